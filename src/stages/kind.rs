@@ -1,0 +1,150 @@
+//! The stage trait, and the same thing with its types erased so that kinds fit in one list.
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use super::{Context, Inputs, Result, StageError, Summary};
+
+/// A kind of stage.
+///
+/// `Config` denies unknown fields and has a serde default for every field that may be left out; the schema made from it
+/// checks experiment files, so give numbers their range (`#[schemars(range(min = 1))]`). A field that takes an input is a
+/// `Reference` (or `Option<Reference>`) carrying `#[schemars(extend("x-accepts" = ["frames"]))]`: the artifact kinds it
+/// accepts. Such fields stand at the top level of the config.
+pub trait Stage: 'static {
+    /// The `kind` of the experiment file.
+    const KIND: &'static str;
+    /// Raised when the same settings and inputs give another result, a changed default included.
+    const VERSION: u32;
+    /// One sentence: what it does.
+    const SUMMARY: &'static str;
+    /// The artifact kinds that its folder serves as (`frames`, `features`, …).
+    const GIVES: &'static [&'static str];
+    /// Its settings.
+    type Config: Serialize + DeserializeOwned + JsonSchema;
+
+    /// Sets every field that cannot change the result back to its default, so that equal steps get equal keys, and fills
+    /// in what is inherited from upstream (`inject` from the projector). A reference set to `None` here is not an input.
+    fn normalise(_config: &mut Self::Config, _upstream: &Upstream) {}
+
+    /// What the step will need, before anything runs.
+    fn estimate(_config: &Self::Config) -> Estimate {
+        Estimate::default()
+    }
+
+    /// Does the work: reads `inputs`, writes into `context.folder()`, returns the figures for tables.
+    fn run(config: &Self::Config, inputs: &Inputs, context: &Context) -> Result<Summary>;
+}
+
+/// The resolved settings of the stages that a stage's references point to, by field name.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// Field → (kind, normalised settings with every default filled in). Only `stage:` references appear.
+    pub stages: BTreeMap<String, (String, Map<String, Value>)>,
+}
+
+impl Upstream {
+    /// The setting `name` of the stage that `field` refers to; `None` for a model, data or absent reference.
+    pub fn setting<T: DeserializeOwned>(&self, field: &str, name: &str) -> Option<T> {
+        let (_, settings) = self.stages.get(field)?;
+        serde_json::from_value(settings.get(name)?.clone()).ok()
+    }
+}
+
+/// What a step needs, as far as its settings tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Peak bytes of memory.
+    pub memory: u64,
+}
+
+/// Settings as they travel between the resolver, the key and the stage.
+pub type Settings = Map<String, Value>;
+
+/// A stage kind without its types.
+#[derive(Clone)]
+pub struct Kind {
+    /// See [`Stage::KIND`].
+    pub name: &'static str,
+    /// See [`Stage::VERSION`].
+    pub version: u32,
+    /// See [`Stage::SUMMARY`].
+    pub summary: &'static str,
+    /// See [`Stage::GIVES`].
+    pub gives: &'static [&'static str],
+    /// JSON Schema of the settings (an object with `properties`).
+    pub schema: Value,
+    normalise: fn(&Settings, &Upstream) -> Result<Settings>,
+    estimate: fn(&Settings) -> Result<Estimate>,
+    run: fn(&Settings, &Inputs, &Context) -> Result<Summary>,
+}
+
+impl Kind {
+    /// The kind that `S` implements.
+    pub fn of<S: Stage>() -> Self {
+        Self {
+            name: S::KIND,
+            version: S::VERSION,
+            summary: S::SUMMARY,
+            gives: S::GIVES,
+            schema: schemars::generate::SchemaSettings::draft2020_12()
+                .with(|settings| settings.inline_subschemas = true)
+                .into_generator()
+                .into_root_schema_for::<S::Config>()
+                .to_value(),
+            normalise: |settings, upstream| {
+                let mut config: S::Config = typed(S::KIND, settings)?;
+                S::normalise(&mut config, upstream);
+                match serde_json::to_value(&config) {
+                    Ok(Value::Object(map)) => Ok(map),
+                    Ok(_) => Err(StageError::new(format!("the settings of kind `{}` are not a table", S::KIND))),
+                    Err(error) => Err(StageError::new(format!("settings of kind `{}`: {error}", S::KIND))),
+                }
+            },
+            estimate: |settings| Ok(S::estimate(&typed(S::KIND, settings)?)),
+            run: |settings, inputs, context| S::run(&typed(S::KIND, settings)?, inputs, context),
+        }
+    }
+
+    /// Typed and back: every default filled in, what cannot matter set to its default.
+    pub fn normalise(&self, settings: &Settings, upstream: &Upstream) -> Result<Settings> {
+        (self.normalise)(settings, upstream)
+    }
+
+    /// See [`Stage::estimate`].
+    pub fn estimate(&self, settings: &Settings) -> Result<Estimate> {
+        (self.estimate)(settings)
+    }
+
+    /// See [`Stage::run`].
+    pub fn run(&self, settings: &Settings, inputs: &Inputs, context: &Context) -> Result<Summary> {
+        (self.run)(settings, inputs, context)
+    }
+
+    /// Schema of each field, by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.as_str(), schema))
+    }
+
+    /// The artifact kinds that `field` accepts; `None` when it is no reference.
+    pub fn accepts(&self, field: &str) -> Option<Vec<&str>> {
+        let kinds = self.schema["properties"][field]["x-accepts"].as_array()?;
+        Some(kinds.iter().filter_map(Value::as_str).collect())
+    }
+
+    /// The built-in default of `field`; `None` when it must be given.
+    pub fn default_of(&self, field: &str) -> Option<&Value> {
+        self.schema["properties"][field].get("default")
+    }
+}
+
+fn typed<C: DeserializeOwned>(kind: &str, settings: &Settings) -> Result<C> {
+    serde_json::from_value(Value::Object(settings.clone()))
+        .map_err(|error| StageError::new(format!("settings of kind `{kind}`: {error}")))
+}

@@ -1,0 +1,71 @@
+//! Stage kinds: what a step can do.
+//!
+//! A kind is one file here: doc with the formula or paper section, `Config`, `run`. A stage reads the folders of its
+//! inputs, writes into its own folder and returns its summary; it knows nothing of the store, of TOML or of SLURM.
+//! To add a kind: one file and one line in [`kinds`].
+
+mod context;
+pub mod kind;
+pub mod note;
+
+pub use context::{Context, Input, Inputs, ModelCache};
+pub use kind::{Estimate, Kind, Stage, Upstream};
+
+use serde::{Deserialize, Serialize};
+
+/// Every built-in kind, in the order of the data's way.
+pub fn kinds() -> Vec<Kind> {
+    vec![Kind::of::<note::Note>()]
+}
+
+/// The name of what a field points to: `stage:NAME`, `model:NAME` or `data:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Reference(pub String);
+
+impl Reference {
+    /// Splits into (`stage` | `model` | `data`, name); `None` when the text has another form.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        let (space, name) = self.0.split_once(':')?;
+        (matches!(space, "stage" | "model" | "data") && !name.is_empty()).then_some((space, name))
+    }
+}
+
+/// Figures of one step for tables: name → number, text or null (`bits_per_word`, `spearman`, …).
+pub type Summary = serde_json::Map<String, serde_json::Value>;
+
+/// Why a step failed. Messages are lower case, name the file or value, and end with what to do in `hint`.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// An input, a setting or a result is not what it must be.
+    #[error("{message}{}", hint.as_ref().map(|h| format!("\nhint: {h}")).unwrap_or_default())]
+    Invalid { message: String, hint: Option<String> },
+    /// Reading or writing a file failed.
+    #[error("`{path}`: {source}")]
+    Io { path: std::path::PathBuf, source: std::io::Error },
+    /// The person or the scheduler asked to stop; the step's checkpoint is written.
+    #[error("stopped on request")]
+    Cancelled,
+}
+
+impl StageError {
+    /// An error without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: None }
+    }
+
+    /// An error that says what to do.
+    pub fn hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// For `map_err` on file operations: `.map_err(StageError::io(&path))`.
+    pub fn io(path: impl Into<std::path::PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// What stage code returns.
+pub type Result<T> = std::result::Result<T, StageError>;

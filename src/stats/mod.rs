@@ -1,0 +1,3 @@
+//! Statistics: random streams, ranks, similarity matrices.
+
+pub mod random;
