@@ -4,5 +4,6 @@
 //! ([`plan`]), executed ([`execute`]) into the store ([`store`]) and read back as tables ([`report`]). What a step does
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
+pub mod npy;
 pub mod stages;
 pub mod stats;

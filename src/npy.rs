@@ -1,0 +1,246 @@
+//! NumPy's npy and npz files: what arrays are kept in, so that Python reads them in one line.
+//!
+//! Format: NEP 1 (<https://numpy.org/neps/nep-0001-npy-format.html>), version 1.0, little-endian, C order. Only the types
+//! that soctok writes are read. Files of equal content are equal byte for byte (npz entries carry no time).
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with an array file.
+#[derive(Debug, thiserror::Error)]
+pub enum NpyError {
+    /// The file could not be read or written.
+    #[error("`{path}`: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    /// The bytes are not an array that this module reads.
+    #[error("`{path}` is not an array file that soctok reads: {reason}")]
+    Format { path: PathBuf, reason: String },
+}
+
+impl From<NpyError> for crate::stages::StageError {
+    fn from(error: NpyError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// A row-major array with its shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array<T> {
+    /// Length of each dimension.
+    pub shape: Vec<usize>,
+    /// Row-major values; as many as the product of `shape`.
+    pub values: Vec<T>,
+}
+
+impl<T> Array<T> {
+    /// `values` must have as many elements as `shape` says.
+    pub fn new(shape: impl Into<Vec<usize>>, values: Vec<T>) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?} does not fit the values");
+        Self { shape, values }
+    }
+
+    /// The slice at `index` of the first dimension.
+    pub fn row(&self, index: usize) -> &[T] {
+        let width: usize = self.shape[1..].iter().product();
+        &self.values[index * width..(index + 1) * width]
+    }
+}
+
+/// An element type of npy files.
+pub trait Element: Copy {
+    /// NumPy's type string (`<f4`).
+    const DESCRIPTION: &'static str;
+    /// Bytes of one element.
+    const SIZE: usize;
+    /// Appends the little-endian bytes.
+    fn put(self, bytes: &mut Vec<u8>);
+    /// Reads from `SIZE` little-endian bytes.
+    fn take(bytes: &[u8]) -> Self;
+}
+
+macro_rules! element {
+    ($type:ty, $description:literal) => {
+        impl Element for $type {
+            const DESCRIPTION: &'static str = $description;
+            const SIZE: usize = size_of::<$type>();
+            fn put(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
+            }
+            fn take(bytes: &[u8]) -> Self {
+                let mut buffer = [0; size_of::<$type>()];
+                buffer.copy_from_slice(bytes);
+                Self::from_le_bytes(buffer)
+            }
+        }
+    };
+}
+element!(f32, "<f4");
+element!(f64, "<f8");
+element!(i32, "<i4");
+element!(i64, "<i8");
+element!(u8, "|u1");
+
+fn encode<T: Element>(array: &Array<T>) -> Vec<u8> {
+    let mut shape: String = array.shape.iter().map(|length| format!("{length}, ")).collect();
+    if array.shape.len() > 1 {
+        shape.truncate(shape.len() - 2);
+    } else if array.shape.len() == 1 {
+        shape.truncate(shape.len() - 1);
+    }
+    let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({shape}), }}", T::DESCRIPTION);
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = Vec::with_capacity(10 + header.len() + array.values.len() * T::SIZE);
+    bytes.extend_from_slice(b"\x93NUMPY\x01\x00");
+    bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    array.values.iter().for_each(|value| value.put(&mut bytes));
+    bytes
+}
+
+fn decode<T: Element>(bytes: &[u8]) -> Result<Array<T>, String> {
+    if bytes.len() < 10 || &bytes[..6] != b"\x93NUMPY" {
+        return Err("it does not begin with the npy mark".into());
+    }
+    let (start, length) = match bytes[6] {
+        1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
+        2 | 3 if bytes.len() >= 12 => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
+        version => return Err(format!("npy version {version} is not known")),
+    };
+    let header = bytes.get(start..start + length).ok_or("the header is cut off")?;
+    let header = std::str::from_utf8(header).map_err(|_| "the header is not text")?;
+    let field = |name: &str| {
+        let after = header.split_once(&format!("'{name}':"))?.1;
+        Some(after.trim_start())
+    };
+    let description = field("descr").and_then(|text| text.strip_prefix('\'')?.split('\'').next());
+    if description != Some(T::DESCRIPTION) {
+        let found = description.unwrap_or("another");
+        return Err(format!("its values are of type `{found}`, not `{}`", T::DESCRIPTION));
+    }
+    if !field("fortran_order").is_some_and(|text| text.starts_with("False")) {
+        return Err("it is in column-major order: save it with `numpy.ascontiguousarray`".into());
+    }
+    let shape = field("shape").and_then(|text| text.strip_prefix('(')?.split(')').next()).ok_or("it has no shape")?;
+    let shape: Vec<usize> = shape
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| part.parse().map_err(|_| format!("`{part}` is not a length")))
+        .collect::<Result<_, _>>()?;
+    let count = shape.iter().try_fold(T::SIZE, |product, &length| product.checked_mul(length));
+    let data = &bytes[start + length..];
+    if count != Some(data.len()) {
+        return Err(format!("shape {shape:?} does not fit the {} bytes of data", data.len()));
+    }
+    Ok(Array { shape, values: data.chunks_exact(T::SIZE).map(T::take).collect() })
+}
+
+/// Writes one array.
+pub fn write<T: Element>(path: &Path, array: &Array<T>) -> Result<(), NpyError> {
+    std::fs::write(path, encode(array)).map_err(|source| NpyError::Io { path: path.into(), source })
+}
+
+/// Reads one array; its type must be `T`.
+pub fn read<T: Element>(path: &Path) -> Result<Array<T>, NpyError> {
+    let bytes = std::fs::read(path).map_err(|source| NpyError::Io { path: path.into(), source })?;
+    decode(&bytes).map_err(|reason| NpyError::Format { path: path.into(), reason })
+}
+
+/// Writes named arrays into one uncompressed archive, in the order given.
+pub fn write_npz<'a, T: Element + 'a>(
+    path: &Path,
+    arrays: impl IntoIterator<Item = (&'a str, &'a Array<T>)>,
+) -> Result<(), NpyError> {
+    let io = |source| NpyError::Io { path: path.into(), source };
+    let file = std::fs::File::create(path).map_err(io)?;
+    let mut archive = zip::ZipWriter::new(std::io::BufWriter::new(file));
+    let options = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .large_file(true);
+    for (name, array) in arrays {
+        archive.start_file(format!("{name}.npy"), options).map_err(|error| io(error.into()))?;
+        archive.write_all(&encode(array)).map_err(io)?;
+    }
+    archive.finish().map_err(|error| io(error.into()))?.flush().map_err(io)
+}
+
+/// Reads every array of an archive, by name; all must be of type `T`.
+pub fn read_npz<T: Element>(path: &Path) -> Result<BTreeMap<String, Array<T>>, NpyError> {
+    let io = |source| NpyError::Io { path: path.into(), source };
+    let format = |reason: String| NpyError::Format { path: path.into(), reason };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| format(error.to_string()))?;
+    let mut arrays = BTreeMap::new();
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(|error| format(error.to_string()))?;
+        let name = entry.name().map_err(|error| format(error.to_string()))?.trim_end_matches(".npy").to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(io)?;
+        arrays.insert(name.clone(), decode(&bytes).map_err(|reason| format(format!("array `{name}`: {reason}")))?);
+    }
+    Ok(arrays)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_come_back_as_they_were() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.npy");
+        for shape in [vec![6], vec![2, 3], vec![3, 1, 2], vec![0, 4]] {
+            let array = Array::new(shape.clone(), (0..shape.iter().product()).map(|i: usize| i as f32 / 3.0).collect());
+            write(&path, &array).expect("writes");
+            assert_eq!(read::<f32>(&path).expect("reads"), array);
+        }
+        let error = read::<u8>(&path).expect_err("of another type");
+        assert!(error.to_string().contains("`<f4`, not `|u1`"), "{error}");
+        let scalar = Array::new(vec![], vec![7i64]);
+        write(&path, &scalar).expect("writes");
+        assert_eq!(read::<i64>(&path).expect("reads"), scalar);
+    }
+
+    #[test]
+    fn the_header_is_the_one_that_numpy_writes() {
+        // numpy.save of numpy.zeros((2, 3), "<f4"), NumPy 2.4: 128 bytes of header.
+        let bytes = encode(&Array::new([2, 3], vec![0f32; 6]));
+        assert_eq!(bytes.len(), 128 + 24);
+        assert!(bytes[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }   "));
+        assert!(
+            encode(&Array::new([5], vec![0u8; 5]))[10..]
+                .starts_with(b"{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }")
+        );
+    }
+
+    #[test]
+    fn archives_keep_names_and_are_the_same_bytes_each_time() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (one, two) = (folder.path().join("1.npz"), folder.path().join("2.npz"));
+        let array = Array::new([2, 2], vec![1f32, 2.0, 3.0, 4.0]);
+        for path in [&one, &two] {
+            write_npz(path, [("all.last", &array), ("eos.0", &array)]).expect("writes");
+        }
+        assert_eq!(std::fs::read(&one).expect("reads"), std::fs::read(&two).expect("reads"));
+        let back = read_npz::<f32>(&one).expect("reads");
+        assert_eq!(back.keys().collect::<Vec<_>>(), ["all.last", "eos.0"]);
+        assert_eq!(back["eos.0"], array);
+    }
+
+    #[test]
+    fn cut_off_and_foreign_files_are_errors() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("bad.npy");
+        let good = encode(&Array::new([4], vec![1f32; 4]));
+        for bytes in [&good[..4], &good[..40], &good[..good.len() - 1], b"not an array at all".as_slice()] {
+            std::fs::write(&path, bytes).expect("writes");
+            assert!(read::<f32>(&path).is_err());
+        }
+    }
+}
