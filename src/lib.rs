@@ -5,5 +5,6 @@
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
 pub mod npy;
+pub mod experiment;
 pub mod stages;
 pub mod stats;
