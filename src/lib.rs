@@ -4,7 +4,7 @@
 //! ([`plan`]), executed ([`execute`]) into the store ([`store`]) and read back as tables ([`report`]). What a step does
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
-pub mod npy;
 pub mod experiment;
+pub mod npy;
 pub mod stages;
 pub mod stats;
