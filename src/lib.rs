@@ -6,5 +6,6 @@
 
 pub mod experiment;
 pub mod npy;
+pub mod social;
 pub mod stages;
 pub mod stats;

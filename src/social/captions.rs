@@ -1,0 +1,97 @@
+//! Captions as CSV: `clip_id,caption` or `clip_id,caption_index,caption`, with further columns where they are known.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::transcripts::{Clip, Columns, Utterance, Word, broken};
+use crate::stages::{Result, StageError};
+
+/// Reads a captions CSV. Optional columns: `caption_index` (from 1; without it the captions of a clip are counted as
+/// they come), `split`, `group`, `pos` (universal parts of speech, one per word, separated by spaces), `oracle_text`.
+/// Clips come in the order of their first line.
+pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
+    let mut reader = csv::ReaderBuilder::new().flexible(false).from_path(path).map_err(|error| broken(path, &error))?;
+    let columns = Columns::of(path, &mut reader)?;
+    let (id, caption) = (columns.need("clip_id")?, columns.need("caption")?);
+    let [number, split, group, pos, oracle] =
+        ["caption_index", "split", "group", "pos", "oracle_text"].map(|name| columns.find(name));
+    let mut clips: Vec<Clip> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (line, row) in reader.records().enumerate() {
+        let row = row.map_err(|error| broken(path, &error))?;
+        let cell = |column: Option<usize>| {
+            column.and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let bad = |message: String| StageError::new(format!("`{}`, line {}: {message}", path.display(), line + 2));
+        let clip_id = cell(Some(id)).ok_or_else(|| bad("the clip id is empty".into()))?;
+        let place = *places.entry(clip_id.clone()).or_insert_with(|| {
+            clips.push(Clip { clip_id: clip_id.clone(), captions: true, ..Clip::default() });
+            clips.len() - 1
+        });
+        let clip = &mut clips[place];
+        clip.split = clip.split.take().or_else(|| cell(split));
+        clip.group = clip.group.take().or_else(|| cell(group));
+        let index = match cell(number) {
+            None => clip.utterances.len(),
+            Some(text) => match text.parse::<usize>() {
+                Ok(number) if number > 0 => number - 1,
+                _ => return Err(bad(format!("`{text}` is no caption number, which starts at 1"))),
+            },
+        };
+        if clip.utterances.iter().any(|known| known.index == index) {
+            return Err(bad(format!("clip `{clip_id}` has caption {} twice", index + 1)));
+        }
+        let words: Vec<&str> = row[caption].split_whitespace().collect();
+        let tags: Vec<String> =
+            cell(pos).map(|tags| tags.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
+        if !tags.is_empty() && tags.len() != words.len() {
+            return Err(bad(format!("`pos` has {} tags for {} words", tags.len(), words.len())));
+        }
+        let words = words.iter().enumerate().map(|(i, word)| Word {
+            text: (*word).to_owned(),
+            pos: tags.get(i).cloned(),
+            ..Word::default()
+        });
+        clip.utterances.push(Utterance {
+            words: words.collect(),
+            oracle_text: cell(oracle),
+            index,
+            ..Utterance::default()
+        });
+    }
+    Ok(clips)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transcripts::{Selection, load};
+
+    #[test]
+    fn captions_keep_their_numbers_and_lose_their_spaces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        let text = "clip_id,caption_index,caption,pos\na,2,two dogs,NUM NOUN\nb,1,\"one cat, asleep  \",\na,1,a dog ,DET NOUN\n";
+        std::fs::write(&path, text).unwrap();
+        let all = load(&path, &Selection::default()).unwrap();
+        assert_eq!(
+            all.iter().map(|clip| (clip.clip_id.as_str(), clip.utterances.len())).collect::<Vec<_>>(),
+            [("a", 2), ("b", 1)]
+        );
+        let first = load(folder.path(), &Selection { caption_index: Some(1), ..Selection::default() }).unwrap();
+        assert_eq!(first[0].utterances[0].text, "a dog");
+        assert_eq!(first[0].utterances[0].words[1].pos.as_deref(), Some("NOUN"));
+        assert_eq!(first[1].utterances[0].text, "one cat, asleep");
+        assert_eq!(first[1].utterances[0].words[0].pos, None);
+        let error = load(&path, &Selection { caption_index: Some(2), ..Selection::default() }).unwrap_err();
+        assert!(error.to_string().contains("clip `b` has no caption number 2"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_number_of_tags_is_an_error_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        std::fs::write(&path, "clip_id,caption,pos\na,a dog,NOUN\n").unwrap();
+        let error = load(&path, &Selection::default()).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("1 tags for 2 words"), "{error}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Transcript JSON in the shapes that other projects write: lists of segments or of words, with or without times.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use walkdir::WalkDir;
+
+use super::transcripts::{Clip, Utterance, Word};
+use crate::stages::{Result, StageError};
+
+/// Keys under which a transcript's segments, a segment's text, its start and its end are looked for, best first.
+const SEGMENTS: [&str; 5] = ["metadata:transcript", "segments", "turns", "utterances", "transcript"];
+const TEXT: [&str; 5] = ["text", "utterance", "transcript", "word", "token"];
+const START: [&str; 3] = ["start", "begin", "timestamp"];
+const END: [&str; 2] = ["end", "finish"];
+const CLIP_ID: [&str; 3] = ["clip_id", "conversation_id", "id"];
+
+/// Reads every `.json` below `folder`, in order of path.
+pub(super) fn read_folder(folder: &Path) -> Result<Vec<Clip>> {
+    let mut clips = Vec::new();
+    for entry in WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.map_err(|error| StageError::new(format!("`{}`: {error}", folder.display())))?;
+        if entry.file_type().is_file() && entry.path().extension().is_some_and(|end| end == "json") {
+            clips.push(read_file(entry.path())?);
+        }
+    }
+    if clips.is_empty() {
+        return Err(StageError::hint(
+            format!("`{}` holds no text", folder.display()),
+            "it should have `transcripts.jsonl`, `captions.csv` or transcript files that end in `.json`",
+        ));
+    }
+    Ok(clips)
+}
+
+/// Reads one transcript. The clip id is `clip_id`, `conversation_id` or `id`, else the file's name without `.json`.
+pub(super) fn read_file(path: &Path) -> Result<Clip> {
+    let text = std::fs::read_to_string(path).map_err(StageError::io(path))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    parse(&value, &stem).ok_or_else(|| {
+        StageError::hint(
+            format!("`{}` has no transcript that can be read", path.display()),
+            format!("segments are looked for under `{}`, `words` or `text`, or as a list", SEGMENTS.join("`, `")),
+        )
+    })
+}
+
+fn parse(value: &Value, stem: &str) -> Option<Clip> {
+    let empty = Map::new();
+    let object = value.as_object().unwrap_or(&empty);
+    let name = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let utterances = match value {
+        Value::Object(object) => match SEGMENTS.iter().find_map(|key| object.get(*key).and_then(Value::as_array)) {
+            Some(list) => segments(list)?,
+            None => vec![segment(value)?],
+        },
+        Value::Array(list) => segments(list)?,
+        Value::String(_) => vec![segment(value)?],
+        _ => return None,
+    };
+    let clip_id = CLIP_ID.iter().find_map(|key| name(key)).unwrap_or_else(|| stem.to_owned());
+    Some(Clip { clip_id, split: name("split"), group: name("group"), utterances, captions: false })
+}
+
+/// A list whose items are words is one segment; otherwise each item is a segment.
+fn segments(list: &[Value]) -> Option<Vec<Utterance>> {
+    let is_word = |item: &Value| item.get("word").or(item.get("token")).is_some() && item.get("words").is_none();
+    if !list.is_empty() && list.iter().all(is_word) {
+        let words = list.iter().map(word).collect::<Option<Vec<_>>>()?;
+        return Some(vec![Utterance { words, ..Utterance::default() }]);
+    }
+    list.iter().map(segment).collect()
+}
+
+fn segment(value: &Value) -> Option<Utterance> {
+    if let Some(text) = value.as_str() {
+        return Some(Utterance { text: text.to_owned(), ..Utterance::default() });
+    }
+    let object = value.as_object()?;
+    let words = match object.get("words").and_then(Value::as_array) {
+        Some(words) => words.iter().map(word).collect::<Option<Vec<_>>>()?,
+        None => Vec::new(),
+    };
+    let text = TEXT.iter().find_map(|key| object.get(*key).and_then(Value::as_str));
+    if text.is_none() && words.is_empty() {
+        return None;
+    }
+    Some(Utterance {
+        text: text.unwrap_or_default().to_owned(),
+        speaker: object.get("speaker").and_then(|speaker| match speaker {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }),
+        start: number(object, &START),
+        end: number(object, &END),
+        words,
+        ..Utterance::default()
+    })
+}
+
+fn word(value: &Value) -> Option<Word> {
+    if let Some(text) = value.as_str() {
+        return Some(Word { text: text.to_owned(), ..Word::default() });
+    }
+    let object = value.as_object()?;
+    Some(Word {
+        text: ["text", "token", "word"].iter().find_map(|key| object.get(*key).and_then(Value::as_str))?.to_owned(),
+        start: number(object, &START),
+        end: number(object, &END),
+        pos: object.get("pos").and_then(Value::as_str).map(str::to_owned),
+        content: object.get("content").and_then(Value::as_bool),
+        ..Word::default()
+    })
+}
+
+/// Times may be null, which is the same as left out.
+fn number(object: &Map<String, Value>, keys: &[&str]) -> Option<f64> {
+    keys.iter().find_map(|key| object.get(*key).and_then(Value::as_f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip(json: &str) -> Clip {
+        parse(&serde_json::from_str(json).unwrap(), "stem").unwrap()
+    }
+
+    #[test]
+    fn every_known_shape_is_read() {
+        let turns = clip(
+            r#"{"conversation_id":"conv_001","turns":[{"speaker":"A","utterance":"Hello, you","timestamp":1.5,"frame_path":"f.jpg"}]}"#,
+        );
+        assert_eq!((turns.clip_id.as_str(), turns.utterances[0].text.as_str()), ("conv_001", "Hello, you"));
+        assert_eq!((turns.utterances[0].start, turns.utterances[0].speaker.as_deref()), (Some(1.5), Some("A")));
+        let segments = clip(
+            r#"{"id":"V1","metadata:vad":[],"metadata:transcript":[{"words":[{"word":"so","start":0.5,"end":0.75},{"word":"yes","start":null,"end":null}]},{"start":1,"end":2,"text":"no words"}]}"#,
+        );
+        assert_eq!(segments.utterances.len(), 2);
+        assert_eq!(segments.utterances[0].words[0].middle(), Some(0.625));
+        assert_eq!(segments.utterances[0].words[1].middle(), None);
+        let words = clip(r#"[{"word":"a","begin":0,"finish":1},{"token":"b","begin":1,"finish":2}]"#);
+        assert_eq!((words.clip_id.as_str(), words.utterances.len(), words.utterances[0].words.len()), ("stem", 1, 2));
+        assert_eq!(clip(r#""only text""#).utterances[0].text, "only text");
+        assert_eq!(clip(r#"{"transcript":"plain"}"#).utterances[0].text, "plain");
+        assert_eq!(clip(r#"{"words":["x","y"]}"#).utterances[0].words.len(), 2);
+        assert!(parse(&serde_json::json!({"id": "x"}), "stem").is_none());
+    }
+}

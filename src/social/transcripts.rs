@@ -1,0 +1,394 @@
+//! Text of clips: captions and dialogues, as words with times, parts of speech and places in the text.
+//!
+//! Three forms are read ([`load`]): a captions CSV, our own `transcripts.jsonl` (one [`Clip`] per line, written by
+//! [`save`]), and a folder of transcript JSON files in the shapes that other projects write ([`super::dialogue`]).
+//! Whatever the form, text is made of its words joined by single spaces, so spaces at the end never become tokens.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{captions, dialogue};
+use crate::stages::{Result, StageError};
+
+/// One clip and what is said about it or in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clip {
+    /// Its identity, the same in frames, features and judgments.
+    pub clip_id: String,
+    /// `train`, `val`, `test`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// What clips may not be independent over: a session, a source video. The clip itself when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// In order of time, or the captions of the clip.
+    pub utterances: Vec<Utterance>,
+    /// True when the utterances are captions, each about the whole clip, and not turns that follow each other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub captions: bool,
+}
+
+/// One caption or one turn of a dialogue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Utterance {
+    /// Words joined by single spaces once loaded.
+    #[serde(default)]
+    pub text: String,
+    /// Who says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
+    /// Seconds from the start of the clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<f64>,
+    /// Seconds from the start of the clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
+    /// What the picture shows, in words: for the control that gives the model the truth as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oracle_text: Option<String>,
+    /// The words; when left out, `text` split at white space.
+    #[serde(default)]
+    pub words: Vec<Word>,
+    /// Exact −log2 p(end | all words) of a text whose distribution is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_true_bits: Option<f64>,
+    /// The same when the whole picture is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_floor_bits: Option<f64>,
+    /// Its number in the clip as it stands in the file, which a selection of captions does not change.
+    #[serde(skip)]
+    pub index: usize,
+}
+
+/// One word of an utterance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Word {
+    /// As it stands in the text; punctuation may or may not be part of it.
+    pub text: String,
+    /// Seconds from the start of the clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<f64>,
+    /// Seconds from the start of the clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
+    /// Universal part of speech (`NOUN`, `VERB`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pos: Option<String>,
+    /// Whether a local social token follows it; asked only when `pos` is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<bool>,
+    /// Exact −log2 p(word | words before) of a text whose distribution is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub true_bits: Option<f64>,
+    /// The same when the whole picture is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_bits: Option<f64>,
+    /// Characters `span.0..span.1` of the utterance's text.
+    #[serde(skip)]
+    pub span: (usize, usize),
+}
+
+impl Word {
+    /// Whether the word is one that gets a local token; `None` when nothing is known of its part of speech.
+    pub fn is_content(&self, pos_set: &[String]) -> Option<bool> {
+        match &self.pos {
+            Some(pos) => Some(pos_set.iter().any(|kept| kept == pos)),
+            None => self.content,
+        }
+    }
+
+    /// The middle of its time in seconds, or the one end that is known.
+    pub fn middle(&self) -> Option<f64> {
+        match (self.start, self.end) {
+            (Some(start), Some(end)) => Some((start + end) / 2.0),
+            (start, end) => start.or(end),
+        }
+    }
+}
+
+impl Clip {
+    /// The cluster it belongs to in statistics: its group, or itself.
+    pub fn cluster(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.clip_id)
+    }
+}
+
+/// Which clips and which of their captions to read.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only clips of this split; `None` for all clips.
+    pub split: Option<String>,
+    /// A CSV (or a folder with `split.csv`) of `clip_id,split` and perhaps `group` that replaces what the text says.
+    pub splits: Option<PathBuf>,
+    /// Of several captions of a clip only this one, counted from 1; `None` for all. Dialogues are not touched.
+    pub caption_index: Option<usize>,
+}
+
+/// Reads the clips of `path` in the order of the file (of a folder of JSON: by file name).
+///
+/// `path` is a captions CSV, a `.jsonl` of [`Clip`]s, one JSON transcript, or a folder with `transcripts.jsonl`,
+/// `captions.csv` or JSON transcripts. Fails when a clip id stands twice, a word does not stand in its text, times or
+/// the selection fit nothing.
+pub fn load(path: &Path, selection: &Selection) -> Result<Vec<Clip>> {
+    let mut clips = read(path)?;
+    if let Some(splits) = &selection.splits {
+        assign_splits(&mut clips, splits)?;
+    }
+    if let Some(wanted) = &selection.split {
+        let known: BTreeMap<String, usize> = clips.iter().fold(BTreeMap::new(), |mut counts, clip| {
+            *counts.entry(clip.split.clone().unwrap_or_else(|| "(none)".into())).or_default() += 1;
+            counts
+        });
+        clips.retain(|clip| clip.split.as_deref() == Some(wanted));
+        if clips.is_empty() {
+            let found: Vec<String> = known.iter().map(|(split, count)| format!("`{split}` ({count})")).collect();
+            return Err(StageError::hint(
+                format!("no clip of `{}` is in split `{wanted}`: there are {}", path.display(), found.join(", ")),
+                "set `split` to one of these or to `all`, or give `splits` (a CSV of `clip_id,split`)",
+            ));
+        }
+    }
+    if let Some(number) = selection.caption_index {
+        for clip in clips.iter_mut().filter(|clip| clip.captions) {
+            clip.utterances.retain(|utterance| utterance.index + 1 == number);
+            if clip.utterances.is_empty() {
+                return Err(StageError::hint(
+                    format!("clip `{}` has no caption number {number}", clip.clip_id),
+                    "set `caption_index` to a number that every clip has, or to 0 for all captions",
+                ));
+            }
+        }
+    }
+    Ok(clips)
+}
+
+/// Writes clips as `transcripts.jsonl`.
+pub fn save(path: &Path, clips: &[Clip]) -> Result<()> {
+    let file = std::fs::File::create(path).map_err(StageError::io(path))?;
+    let mut out = std::io::BufWriter::new(file);
+    for clip in clips {
+        let line = serde_json::to_string(clip).map_err(|error| StageError::new(error.to_string()))?;
+        writeln!(out, "{line}").map_err(StageError::io(path))?;
+    }
+    out.flush().map_err(StageError::io(path))
+}
+
+fn read(path: &Path) -> Result<Vec<Clip>> {
+    let mut clips = if path.is_dir() {
+        let (lines, table) = (path.join("transcripts.jsonl"), path.join("captions.csv"));
+        if lines.is_file() {
+            return read(&lines);
+        } else if table.is_file() {
+            return read(&table);
+        }
+        dialogue::read_folder(path)?
+    } else {
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("csv") => captions::read(path)?,
+            Some("jsonl") => read_lines(path)?,
+            Some("json") => vec![dialogue::read_file(path)?],
+            _ => {
+                return Err(StageError::hint(
+                    format!("`{}` is no text that can be read", path.display()),
+                    "give a captions .csv, a .jsonl, a .json transcript or a folder of these",
+                ));
+            }
+        }
+    };
+    let mut seen = HashSet::new();
+    for clip in &mut clips {
+        if !seen.insert(clip.clip_id.clone()) {
+            return Err(StageError::new(format!("clip `{}` stands twice in `{}`", clip.clip_id, path.display())));
+        }
+        for (index, utterance) in clip.utterances.iter_mut().enumerate() {
+            if !clip.captions {
+                utterance.index = index;
+            }
+            settle(utterance).map_err(|message| {
+                StageError::new(format!("`{}`, clip `{}`, utterance {index}: {message}", path.display(), clip.clip_id))
+            })?;
+        }
+        clip.utterances.retain(|utterance| !utterance.words.is_empty());
+    }
+    Ok(clips)
+}
+
+fn read_lines(path: &Path) -> Result<Vec<Clip>> {
+    let file = std::fs::File::open(path).map_err(StageError::io(path))?;
+    let mut clips: Vec<Clip> = Vec::new();
+    for (number, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(StageError::io(path))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let mut clip: Clip = serde_json::from_str(&line)
+            .map_err(|error| StageError::new(format!("`{}`, line {}: {error}", path.display(), number + 1)))?;
+        for (index, utterance) in clip.utterances.iter_mut().enumerate() {
+            utterance.index = index;
+        }
+        clips.push(clip);
+    }
+    Ok(clips)
+}
+
+/// Brings text, words and spans of one utterance into agreement.
+pub(super) fn settle(utterance: &mut Utterance) -> std::result::Result<(), String> {
+    if utterance.text.trim().is_empty() {
+        let words: Vec<&str> = utterance.words.iter().flat_map(|word| word.text.split_whitespace()).collect();
+        utterance.text = words.join(" ");
+    } else {
+        utterance.text = utterance.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if utterance.words.is_empty() {
+        let words = utterance.text.split(' ').filter(|word| !word.is_empty());
+        utterance.words = words.map(|word| Word { text: word.to_owned(), ..Word::default() }).collect();
+    }
+    utterance.words.retain(|word| !word.text.trim().is_empty());
+    let (mut byte, mut character) = (0, 0);
+    for word in &mut utterance.words {
+        word.text = word.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let rest = &utterance.text[byte..];
+        let Some(found) = rest.find(&word.text) else {
+            return Err(format!("word `{}` does not stand in the rest of the text, `{rest}`", word.text));
+        };
+        let start = character + rest[..found].chars().count();
+        character = start + word.text.chars().count();
+        byte += found + word.text.len();
+        word.span = (start, character);
+        let backwards = matches!((word.start, word.end), (Some(start), Some(end)) if end < start);
+        if backwards || [word.start, word.end].into_iter().flatten().any(|time| !time.is_finite()) {
+            return Err(format!("word `{}` has times that make no interval", word.text));
+        }
+    }
+    Ok(())
+}
+
+/// Columns of a CSV by name, for the files of this module.
+pub(super) struct Columns {
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+impl Columns {
+    pub(super) fn of(path: &Path, reader: &mut csv::Reader<std::fs::File>) -> Result<Self> {
+        let header = reader.headers().map_err(|error| broken(path, &error))?;
+        Ok(Self { path: path.to_owned(), names: header.iter().map(|name| name.trim().to_owned()).collect() })
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
+    pub(super) fn need(&self, name: &str) -> Result<usize> {
+        self.find(name).ok_or_else(|| {
+            StageError::hint(
+                format!("`{}` has no column `{name}`", self.path.display()),
+                format!("its first line names the columns `{}`", self.names.join(",")),
+            )
+        })
+    }
+}
+
+pub(super) fn broken(path: &Path, error: &csv::Error) -> StageError {
+    StageError::new(format!("`{}`: {error}", path.display()))
+}
+
+fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {
+    let file = if path.is_dir() { path.join("split.csv") } else { path.to_owned() };
+    let mut reader = csv::Reader::from_path(&file).map_err(|error| broken(&file, &error))?;
+    let columns = Columns::of(&file, &mut reader)?;
+    let (id, split, group) = (columns.need("clip_id")?, columns.need("split")?, columns.find("group"));
+    let mut known: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
+    for row in reader.records() {
+        let row = row.map_err(|error| broken(&file, &error))?;
+        let group = group.and_then(|column| row.get(column)).filter(|group| !group.is_empty()).map(str::to_owned);
+        known.insert(row[id].to_owned(), (row[split].to_owned(), group));
+    }
+    for clip in clips {
+        let given = known.get(&clip.clip_id);
+        clip.split = given.map(|(split, _)| split.clone());
+        if let Some((_, Some(group))) = given {
+            clip.group = Some(group.clone());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn spaces_do_not_leak_into_text_and_spans_count_characters() {
+        let (_folder, path) =
+            written("t.jsonl", r#"{"clip_id":"a","utterances":[{"text":"  naïve  cooks — eat.  "}]}"#);
+        let clips = load(&path, &Selection::default()).unwrap();
+        let utterance = &clips[0].utterances[0];
+        assert_eq!(utterance.text, "naïve cooks — eat.");
+        let spans: Vec<_> = utterance.words.iter().map(|word| (word.text.as_str(), word.span)).collect();
+        assert_eq!(spans, [("naïve", (0, 5)), ("cooks", (6, 11)), ("—", (12, 13)), ("eat.", (14, 18))]);
+    }
+
+    #[test]
+    fn words_without_punctuation_find_their_place() {
+        let line = r#"{"clip_id":"a","utterances":[{"text":"He is. It is","words":[
+            {"text":"He"},{"text":"is","pos":"AUX"},{"text":"It"},{"text":"is","content":true}]}]}"#;
+        let (_folder, path) = written("t.jsonl", &line.replace('\n', " "));
+        let clips = load(&path, &Selection::default()).unwrap();
+        let words = &clips[0].utterances[0].words;
+        assert_eq!(words.iter().map(|word| word.span).collect::<Vec<_>>(), [(0, 2), (3, 5), (7, 9), (10, 12)]);
+        let set = ["NOUN".to_owned()];
+        let content: Vec<_> = words.iter().map(|word| word.is_content(&set)).collect();
+        assert_eq!(content, [None, Some(false), None, Some(true)]);
+    }
+
+    #[test]
+    fn a_word_outside_the_text_is_an_error() {
+        let (_folder, path) =
+            written("t.jsonl", r#"{"clip_id":"a","utterances":[{"text":"he is","words":[{"text":"was"}]}]}"#);
+        let message = load(&path, &Selection::default()).unwrap_err().to_string();
+        assert!(message.contains("clip `a`") && message.contains("`was`"), "{message}");
+    }
+
+    #[test]
+    fn splits_come_from_a_table_and_a_split_without_clips_says_which_there_are() {
+        let lines = "{\"clip_id\":\"a\",\"split\":\"x\",\"utterances\":[{\"text\":\"one\"}]}\n\
+                     {\"clip_id\":\"b\",\"utterances\":[{\"text\":\"two\"}]}\n";
+        let (folder, path) = written("t.jsonl", lines);
+        let table = folder.path().join("clips.csv");
+        std::fs::write(&table, "index,clip_id,split,group\n0,a,train,g1\n1,b,test,\n").unwrap();
+        let mut selection = Selection { split: Some("test".into()), splits: Some(table), caption_index: None };
+        let clips = load(&path, &selection).unwrap();
+        assert_eq!(clips.iter().map(|clip| clip.clip_id.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(clips[0].cluster(), "b");
+        selection.split = Some("val".into());
+        let message = load(&path, &selection).unwrap_err().to_string();
+        assert!(message.contains("`test` (1), `train` (1)") && message.contains("hint:"), "{message}");
+    }
+
+    #[test]
+    fn saved_clips_load_the_same() {
+        let (folder, path) = written(
+            "t.jsonl",
+            r#"{"clip_id":"a","group":"s","utterances":[{"text":"one two","words":[{"text":"one","start":0.5,"end":1.0,"true_bits":2.5},{"text":"two"}],"eos_true_bits":0.0}]}"#,
+        );
+        let clips = load(&path, &Selection::default()).unwrap();
+        let copy = folder.path().join("copy.jsonl");
+        save(&copy, &clips).unwrap();
+        assert_eq!(load(&copy, &Selection::default()).unwrap(), clips);
+        assert_eq!(clips[0].utterances[0].words[0].middle(), Some(0.75));
+    }
+}
