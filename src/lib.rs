@@ -9,3 +9,4 @@ pub mod npy;
 pub mod social;
 pub mod stages;
 pub mod stats;
+pub mod vision;

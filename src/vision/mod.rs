@@ -1,0 +1,3 @@
+//! Pictures: the simulated world.
+
+pub mod world;
