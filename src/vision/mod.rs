@@ -1,3 +1,5 @@
-//! Pictures: the simulated world.
+//! Pictures: image transform, frame manifests, the simulated world.
 
+pub mod frames;
+pub mod image;
 pub mod world;
