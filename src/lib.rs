@@ -4,9 +4,12 @@
 //! ([`plan`]), executed ([`execute`]) into the store ([`store`]) and read back as tables ([`report`]). What a step does
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
+pub mod comparisons;
 pub mod experiment;
 pub mod npy;
+pub mod plan;
 pub mod social;
 pub mod stages;
 pub mod stats;
+pub mod store;
 pub mod vision;

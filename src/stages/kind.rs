@@ -93,11 +93,7 @@ impl Kind {
             version: S::VERSION,
             summary: S::SUMMARY,
             gives: S::GIVES,
-            schema: schemars::generate::SchemaSettings::draft2020_12()
-                .with(|settings| settings.inline_subschemas = true)
-                .into_generator()
-                .into_root_schema_for::<S::Config>()
-                .to_value(),
+            schema: schema_of::<S::Config>(),
             normalise: |settings, upstream| {
                 let mut config: S::Config = typed(S::KIND, settings)?;
                 S::normalise(&mut config, upstream);
@@ -142,6 +138,15 @@ impl Kind {
     pub fn default_of(&self, field: &str) -> Option<&Value> {
         self.schema["properties"][field].get("default")
     }
+}
+
+/// The JSON Schema of a settings type, with nothing referred to.
+pub fn schema_of<C: JsonSchema>() -> Value {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<C>()
+        .to_value()
 }
 
 fn typed<C: DeserializeOwned>(kind: &str, settings: &Settings) -> Result<C> {

@@ -1,0 +1,118 @@
+//! Comparison kinds: steps that take one step per point of a selection.
+//!
+//! A comparison reads the artifacts of its arms and gives rows of figures (differences, intervals, p values). Like a
+//! stage it knows nothing of the store or of TOML. To add a kind: one file and one line in [`kinds`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::stages::{Context, Result, StageError, Summary, kind::Settings};
+
+/// Every kind of comparison.
+pub fn kinds() -> Vec<ComparisonKind> {
+    Vec::new()
+}
+
+/// One point of a comparison.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// Axis → label; `ablation` → its name, or `base`.
+    pub coordinates: BTreeMap<String, String>,
+    /// The folder of the compared stage's artifact. Points that share a step share the folder.
+    pub artifact: PathBuf,
+}
+
+/// One row of a comparison's result, written to `rows.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What the row is about: axis → label for the coordinates that the compared arms share.
+    pub coordinates: BTreeMap<String, String>,
+    /// `difference`, `low`, `high`, `p_value`, `p_adjusted`, `pairs`, `clusters`, …
+    pub figures: Summary,
+}
+
+/// Which points: axis (or `ablation`) → its label or labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Selection(pub BTreeMap<String, Labels>);
+
+/// One label or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Labels {
+    /// Exactly this one.
+    One(String),
+    /// Any of these.
+    Several(Vec<String>),
+}
+
+impl Selection {
+    /// Does it hold for these coordinates? An axis that the point has not is no match.
+    pub fn selects(&self, coordinates: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|(axis, labels)| {
+            coordinates.get(axis).is_some_and(|label| match labels {
+                Labels::One(one) => one == label,
+                Labels::Several(several) => several.contains(label),
+            })
+        })
+    }
+}
+
+/// A kind of comparison. `Config` holds everything of `[comparisons.NAME]` but `kind` and `of`.
+pub trait Comparison: 'static {
+    /// The `kind` of the experiment file.
+    const KIND: &'static str;
+    /// Raised when the same settings and arms give another result, a changed default included.
+    const VERSION: u32;
+    /// One sentence: what it does.
+    const SUMMARY: &'static str;
+    /// Its settings.
+    type Config: Serialize + DeserializeOwned + JsonSchema;
+
+    /// Compares `column` of the arms' artifacts.
+    fn run(config: &Self::Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>>;
+}
+
+type Run = fn(&Settings, &str, &[Arm], &Context) -> Result<Vec<Row>>;
+
+/// A comparison kind without its types.
+#[derive(Clone)]
+pub struct ComparisonKind {
+    /// See [`Comparison::KIND`].
+    pub name: &'static str,
+    /// See [`Comparison::VERSION`].
+    pub version: u32,
+    /// See [`Comparison::SUMMARY`].
+    pub summary: &'static str,
+    /// JSON Schema of the settings.
+    pub schema: Value,
+    run: Run,
+}
+
+impl ComparisonKind {
+    /// The kind that `C` implements.
+    pub fn of<C: Comparison>() -> Self {
+        Self {
+            name: C::KIND,
+            version: C::VERSION,
+            summary: C::SUMMARY,
+            schema: crate::stages::kind::schema_of::<C::Config>(),
+            run: |settings, column, arms, context| {
+                let config = serde_json::from_value(Value::Object(settings.clone()))
+                    .map_err(|error| StageError::new(format!("settings of comparison `{}`: {error}", C::KIND)))?;
+                C::run(&config, column, arms, context)
+            },
+        }
+    }
+
+    /// See [`Comparison::run`].
+    pub fn run(&self, settings: &Settings, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {
+        (self.run)(settings, column, arms, context)
+    }
+}

@@ -1,0 +1,146 @@
+//! External inputs: which files of a model or of data make its identity, and their digest.
+
+use std::path::{Path, PathBuf};
+
+use crate::store::digest::{Signatures, digest_tree, files_below};
+
+/// What is known about an external input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Digest of every byte that counts, hex.
+    Known(String),
+    /// Not read yet: files and bytes to read.
+    Pending { files: usize, bytes: u64 },
+}
+
+/// A file or folder that a step reads from outside the store could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}`: {reason}\nhint: {hint}")]
+pub struct InputError {
+    path: PathBuf,
+    reason: String,
+    hint: &'static str,
+}
+
+impl InputError {
+    fn new(path: &Path, reason: impl ToString, hint: &'static str) -> Self {
+        Self { path: path.into(), reason: reason.to_string(), hint }
+    }
+}
+
+/// Files of a model folder that change what a model computes.
+fn is_model_file(name: &str) -> bool {
+    let ends = |ending: &str| name.ends_with(ending);
+    !name.contains('/')
+        && (matches!(name, "config.json" | "tokenizer.json" | "projector.json")
+            || ends(".safetensors")
+            || ends(".safetensors.index.json")
+            || ends(".pt")
+            || ends(".pth"))
+}
+
+/// The files that `path` stands for to a field that accepts `accepts`, by their name relative to it.
+///
+/// A file stands for itself; a frame manifest also for the frames that it names; a model folder for its configuration,
+/// weights and tokenizer; any other folder for every file below it.
+pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, InputError> {
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| InputError::new(path, error, "correct the path in the experiment file, or bring the data"))?;
+    let is_model = accepts.iter().any(|kind| matches!(*kind, "language_model" | "encoder" | "projector"));
+    let mut files = if metadata.is_dir() {
+        let below = files_below(path)
+            .map_err(|error| InputError::new(path, error, "check that every file below the folder can be read"))?;
+        if is_model { below.into_iter().filter(|(name, _)| is_model_file(name)).collect() } else { below }
+    } else {
+        vec![(String::new(), path.to_owned())]
+    };
+    if accepts.contains(&"frames") {
+        let manifest = if metadata.is_dir() { path.join("manifest.csv") } else { path.to_owned() };
+        if manifest.is_file() {
+            files.extend(frames_of(&manifest)?);
+            files.sort();
+            files.dedup();
+        }
+    }
+    if files.is_empty() {
+        let hint = if is_model {
+            "a model folder has `config.json` and `*.safetensors` in it"
+        } else {
+            "bring the data, or correct the path in the experiment file"
+        };
+        return Err(InputError::new(path, "the folder has no file that counts", hint));
+    }
+    Ok(files)
+}
+
+/// The files that a manifest's `frame_path` column names, relative to the manifest's folder.
+fn frames_of(manifest: &Path) -> Result<Vec<(String, PathBuf)>, InputError> {
+    let hint = "a manifest is a CSV file with a column `frame_path`";
+    let mut reader = csv::Reader::from_path(manifest).map_err(|error| InputError::new(manifest, error, hint))?;
+    let header = reader.headers().map_err(|error| InputError::new(manifest, error, hint))?;
+    let Some(column) = header.iter().position(|name| name == "frame_path") else {
+        return Err(InputError::new(manifest, "no column `frame_path`", hint));
+    };
+    let folder = manifest.parent().unwrap_or(Path::new(""));
+    let mut files = Vec::new();
+    for record in reader.into_records() {
+        let record = record.map_err(|error| InputError::new(manifest, error, hint))?;
+        let name = record.get(column).unwrap_or_default().split('#').next().unwrap_or_default();
+        files.push((name.to_owned(), folder.join(name)));
+    }
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+/// The digest of an external input. With `read` false nothing is read that is not remembered.
+pub fn content(path: &Path, accepts: &[&str], signatures: &Signatures, read: bool) -> Result<Content, InputError> {
+    let files = files(path, accepts)?;
+    let unreadable = |path: &Path, error: std::io::Error| {
+        InputError::new(path, error, "bring the file, or take its line out of the manifest")
+    };
+    let mut digests = Vec::with_capacity(files.len());
+    let (mut unread, mut bytes) = (0, 0);
+    for (_, path) in &files {
+        let digest = if read { signatures.digest(path).map(Some) } else { signatures.known(path) };
+        match digest.map_err(|error| unreadable(path, error))? {
+            Some(digest) => digests.push(digest),
+            None => {
+                unread += 1;
+                bytes += std::fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
+            }
+        }
+    }
+    if unread > 0 {
+        return Ok(Content::Pending { files: unread, bytes });
+    }
+    let tree = digest_tree(files.iter().map(|(name, _)| name.as_str()).zip(digests));
+    Ok(Content::Known(tree.to_hex().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_stands_for_its_frames_and_a_model_folder_for_its_weights() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("writes");
+        write("manifest.csv", "split,clip_id,frame_path,t_sec\ntest,a,one.png,0\ntest,a,pack.npy#3,1\n");
+        write("one.png", "picture");
+        write("pack.npy", "pictures");
+        let manifest = folder.path().join("manifest.csv");
+        let digest = || content(&manifest, &["frames"], &Signatures::default(), true).expect("reads");
+        let before = digest();
+        write("one.png", "another");
+        assert_ne!(digest(), before, "a frame changed under an unchanged manifest");
+        write("one.png", "picture");
+        assert_eq!(digest(), before);
+        write("notes.txt", "not ours");
+        assert_eq!(digest(), before);
+        let error = files(folder.path(), &["language_model"]).expect_err("no weights there");
+        assert!(error.to_string().contains("config.json"), "{error}");
+        let pending = content(&manifest, &["frames"], &Signatures::default(), false).expect("looks");
+        assert!(matches!(pending, Content::Pending { files: 3, .. }), "{pending:?}");
+    }
+}

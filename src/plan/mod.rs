@@ -1,0 +1,374 @@
+//! The plan: the steps that the points of an experiment need, each once, with their keys.
+//!
+//! Nothing runs here and nothing is written. Points share a node while nothing of it or above it differs, so a step is
+//! found by its node's address first and by its identity second: two stages of other names with the same settings and
+//! inputs are one step.
+
+pub mod inputs;
+pub mod key;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::comparisons::{self, ComparisonKind, Selection};
+use crate::experiment::{ComparisonSpec, Experiment, Node, Point, Source};
+use crate::stages::Kind;
+use crate::store::{Store, step_name};
+use inputs::{Content, InputError};
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// External content cannot be identified.
+    #[error("`{reference}`: {source}")]
+    Input { reference: String, source: InputError },
+    /// A hub model cannot be identified.
+    #[error("`{reference}`: {message}")]
+    Model { reference: String, message: String },
+    /// A stage kind that the experiment names is not in the list given to the planner.
+    #[error("no stage kind `{0}`\nhint: give the planner the list of kinds that checked the experiment")]
+    UnknownKind(String),
+}
+
+/// How much may be read to make a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Nothing: content that is not remembered is pending.
+    Nothing,
+    /// Every byte that counts.
+    Everything,
+}
+
+/// The plan of an experiment.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Every step once, inputs before what needs them.
+    pub steps: Vec<Step<'a>>,
+    /// One for each point of the experiment, in its order.
+    pub points: Vec<PlannedPoint<'a>>,
+    /// Comparison → step; a comparison all of whose points do not apply has none.
+    pub comparisons: BTreeMap<&'a str, usize>,
+}
+
+/// What a step does.
+#[derive(Clone)]
+pub enum Work<'a> {
+    /// Runs a stage.
+    Stage { kind: &'a Kind, node: Arc<Node> },
+    /// Compares arms.
+    Comparison { kind: ComparisonKind, spec: &'a ComparisonSpec, arms: Vec<Arm> },
+}
+
+/// One point as a comparison sees it.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// Axis → label, and `ablation`.
+    pub coordinates: BTreeMap<String, String>,
+    /// The step whose artifact is compared.
+    pub step: usize,
+}
+
+impl std::fmt::Debug for Work<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.kind())
+    }
+}
+
+impl Work<'_> {
+    /// The stage or comparison kind, as in the step's name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stage { kind, .. } => kind.name,
+            Self::Comparison { kind, .. } => kind.name,
+        }
+    }
+}
+
+/// One unit of work.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Names of the stages (or the comparison) that it is, sorted.
+    pub stages: Vec<&'a str>,
+    /// What it does.
+    pub work: Work<'a>,
+    /// Its inputs by field.
+    pub inputs: BTreeMap<String, StepInput>,
+    /// What the key is the digest of; pending content stands in it by path.
+    pub identity: Value,
+    /// Digest of `identity`; stands for nothing while `is_pending`.
+    pub key: String,
+    /// Does it rest on content that was not read?
+    pub is_pending: bool,
+    /// Does its artifact stand in the store?
+    pub is_done: bool,
+    /// Must it run for the targets to be reached?
+    pub is_needed: bool,
+    /// How many points it serves.
+    pub points: usize,
+}
+
+impl Step<'_> {
+    /// `<kind>-<key>`.
+    pub fn name(&self) -> String {
+        step_name(self.work.kind(), &self.key)
+    }
+}
+
+/// Where an input of a step comes from.
+#[derive(Clone, Debug)]
+pub enum StepInput {
+    /// Another step (its index).
+    Step { reference: String, step: usize },
+    /// A model or data from outside.
+    External { reference: String, path: PathBuf, content: Content },
+}
+
+/// A point with its steps.
+#[derive(Debug)]
+pub struct PlannedPoint<'a> {
+    /// The point.
+    pub point: &'a Point,
+    /// Stage → step, for every stage that is reached; empty when the point does not apply.
+    pub steps: BTreeMap<&'a str, usize>,
+    /// The run hash; `None` when the point does not apply or rests on pending content.
+    pub run: Option<String>,
+}
+
+/// Plans an experiment. Reads from `store` which steps are done.
+pub fn plan<'a>(
+    experiment: &'a Experiment,
+    kinds: &'a [Kind],
+    store: &Store,
+    reading: Reading,
+) -> Result<Plan<'a>, PlanError> {
+    let mut planner = Planner {
+        experiment,
+        kinds: kinds.iter().map(|kind| (kind.name, kind)).collect(),
+        store,
+        reading,
+        steps: Vec::new(),
+        by_node: HashMap::new(),
+        by_key: HashMap::new(),
+        external: HashMap::new(),
+    };
+    let points = experiment.points.iter().map(|point| planner.point(point)).collect::<Result<Vec<_>, _>>()?;
+    let mut comparisons = BTreeMap::new();
+    for spec in &experiment.comparisons {
+        if let Some(step) = planner.comparison(spec, &points) {
+            comparisons.insert(spec.name.as_str(), step);
+        }
+    }
+    let mut steps = planner.steps;
+    for step in &mut steps {
+        step.stages.sort_unstable();
+        step.stages.dedup();
+        step.is_done = !step.is_pending && store.is_done(&step.name());
+    }
+    let targets = points.iter().flat_map(|planned| {
+        planned.point.targets.iter().filter_map(|target| planned.steps.get(target.as_str()).copied())
+    });
+    let roots: Vec<usize> = targets.chain(comparisons.values().copied()).collect();
+    mark_needed(&mut steps, roots);
+    Ok(Plan { steps, points, comparisons })
+}
+
+/// A done step needs nothing; what is not done needs its inputs.
+fn mark_needed(steps: &mut [Step<'_>], mut open: Vec<usize>) {
+    while let Some(index) = open.pop() {
+        let step = &mut steps[index];
+        if step.is_done || step.is_needed {
+            continue;
+        }
+        step.is_needed = true;
+        open.extend(step.inputs.values().filter_map(|input| match input {
+            StepInput::Step { step, .. } => Some(*step),
+            StepInput::External { .. } => None,
+        }));
+    }
+}
+
+struct Planner<'a, 's> {
+    experiment: &'a Experiment,
+    kinds: HashMap<&'static str, &'a Kind>,
+    store: &'s Store,
+    reading: Reading,
+    steps: Vec<Step<'a>>,
+    by_node: HashMap<*const Node, usize>,
+    by_key: HashMap<(&'static str, String), usize>,
+    external: HashMap<(String, Vec<String>), (PathBuf, Content)>,
+}
+
+impl<'a> Planner<'a, '_> {
+    fn point(&mut self, point: &'a Point) -> Result<PlannedPoint<'a>, PlanError> {
+        let mut planned = PlannedPoint { point, steps: BTreeMap::new(), run: None };
+        if point.not_applicable.is_some() {
+            return Ok(planned);
+        }
+        for target in &point.targets {
+            self.stage(point, target, &mut planned.steps)?;
+        }
+        for &step in planned.steps.values() {
+            self.steps[step].points += 1;
+        }
+        if planned.steps.values().all(|&step| !self.steps[step].is_pending) {
+            let keys: BTreeMap<_, _> =
+                planned.steps.iter().map(|(name, &step)| (*name, &self.steps[step].key)).collect();
+            planned.run = Some(key::digest(&json!({ "scheme": key::SCHEME, "stages": keys })));
+        }
+        Ok(planned)
+    }
+
+    /// The step of a stage of a point; upstream first.
+    fn stage(
+        &mut self,
+        point: &'a Point,
+        name: &str,
+        reached: &mut BTreeMap<&'a str, usize>,
+    ) -> Result<Option<usize>, PlanError> {
+        let Some((name, node)) = point.stages.get_key_value(name) else { return Ok(None) };
+        if let Some(&step) = reached.get(name.as_str()) {
+            return Ok(Some(step));
+        }
+        let kind = *self.kinds.get(node.kind).ok_or_else(|| PlanError::UnknownKind(node.kind.into()))?;
+        let mut inputs = BTreeMap::new();
+        for (field, reference) in &node.inputs {
+            let input = match reference.parts() {
+                Some(("stage", upstream)) => self
+                    .stage(point, upstream, reached)?
+                    .map(|step| StepInput::Step { reference: reference.0.clone(), step }),
+                _ if self.by_node.contains_key(&Arc::as_ptr(node)) => None,
+                Some((space, external)) => Some(self.external(kind, field, space, external)?),
+                None => None,
+            };
+            if let Some(input) = input {
+                inputs.insert(field.clone(), input);
+            }
+        }
+        let step = match self.by_node.get(&Arc::as_ptr(node)) {
+            Some(&step) => step,
+            None => {
+                let step = self.step(kind, node, inputs);
+                self.by_node.insert(Arc::as_ptr(node), step);
+                step
+            }
+        };
+        self.steps[step].stages.push(name.as_str());
+        if self.steps[step].stages.len() > 8 {
+            self.steps[step].stages.sort_unstable();
+            self.steps[step].stages.dedup();
+        }
+        reached.insert(name.as_str(), step);
+        Ok(Some(step))
+    }
+
+    fn step(&mut self, kind: &'a Kind, node: &Arc<Node>, inputs: BTreeMap<String, StepInput>) -> usize {
+        let mut is_pending = false;
+        let mut parts = BTreeMap::new();
+        for (field, input) in &inputs {
+            let part = match input {
+                StepInput::Step { step, .. } => {
+                    is_pending |= self.steps[*step].is_pending;
+                    json!({ "step": self.steps[*step].key })
+                }
+                StepInput::External { content: Content::Known(digest), .. } => json!({ "content": digest }),
+                StepInput::External { path, content: Content::Pending { .. }, .. } => {
+                    is_pending = true;
+                    json!({ "pending": path })
+                }
+            };
+            parts.insert(field.clone(), part);
+        }
+        let identity = key::identity(kind, &node.settings, &parts);
+        self.add(Work::Stage { kind, node: node.clone() }, inputs, identity, is_pending)
+    }
+
+    fn add(&mut self, work: Work<'a>, inputs: BTreeMap<String, StepInput>, identity: Value, is_pending: bool) -> usize {
+        let key = key::digest(&identity);
+        if let Some(&step) = self.by_key.get(&(work.kind(), key.clone())) {
+            return step;
+        }
+        let index = self.steps.len();
+        self.by_key.insert((work.kind(), key.clone()), index);
+        self.steps.push(Step {
+            stages: Vec::new(),
+            work,
+            inputs,
+            identity,
+            key,
+            is_pending,
+            is_done: false,
+            is_needed: false,
+            points: 0,
+        });
+        index
+    }
+
+    fn external(&mut self, kind: &Kind, field: &str, space: &str, name: &str) -> Result<StepInput, PlanError> {
+        let reference = format!("{space}:{name}");
+        let accepts: Vec<String> = kind.accepts(field).unwrap_or_default().into_iter().map(str::to_owned).collect();
+        let memory = (reference.clone(), accepts.clone());
+        if let Some((path, content)) = self.external.get(&memory) {
+            return Ok(StepInput::External { reference, path: path.clone(), content: content.clone() });
+        }
+        let table = if space == "model" { &self.experiment.models } else { &self.experiment.data };
+        let source = table.get(name).map(|external| &external.source);
+        let (path, content) = match source {
+            Some(Source::Path(path)) => {
+                let accepts: Vec<&str> = accepts.iter().map(String::as_str).collect();
+                let read = self.reading == Reading::Everything;
+                let content = inputs::content(path, &accepts, self.store.signatures(), read)
+                    .map_err(|source| PlanError::Input { reference: reference.clone(), source })?;
+                (path.clone(), content)
+            }
+            Some(Source::Hub { repository, .. }) => {
+                return Err(PlanError::Model { reference, message: format!("`{repository}` cannot be fetched") });
+            }
+            None => {
+                return Err(PlanError::Model { reference, message: "it is not in the experiment file".into() });
+            }
+        };
+        self.external.insert(memory, (path.clone(), content.clone()));
+        Ok(StepInput::External { reference, path, content })
+    }
+
+    /// The step of a comparison: over the points that its minuend or subtrahend selects and that reach its stage.
+    fn comparison(&mut self, spec: &'a ComparisonSpec, points: &[PlannedPoint<'a>]) -> Option<usize> {
+        let kind = comparisons::kinds().into_iter().find(|kind| kind.name == spec.kind)?;
+        let sides: Vec<Selection> = ["minuend", "subtrahend"]
+            .iter()
+            .filter_map(|side| serde_json::from_value(spec.settings.get(*side)?.clone()).ok())
+            .collect();
+        let mut arms = Vec::new();
+        for planned in points {
+            let Some(&step) = planned.steps.get(spec.of.0.as_str()) else { continue };
+            let mut coordinates = planned.point.coordinates.clone();
+            let ablation = planned.point.ablation.clone().unwrap_or_else(|| "base".into());
+            coordinates.insert("ablation".into(), ablation);
+            if sides.is_empty() || sides.iter().any(|side| side.selects(&coordinates)) {
+                arms.push(Arm { coordinates, step });
+            }
+        }
+        if arms.is_empty() {
+            return None;
+        }
+        let listed: Vec<Value> = arms
+            .iter()
+            .map(|arm| json!({ "coordinates": arm.coordinates, "step": self.steps[arm.step].key }))
+            .collect();
+        let identity = json!({
+            "scheme": key::SCHEME, "kind": kind.name, "version": kind.version,
+            "settings": spec.settings, "of": spec.of.1, "arms": listed,
+        });
+        let is_pending = arms.iter().any(|arm| self.steps[arm.step].is_pending);
+        let inputs = arms.iter().enumerate().map(|(index, arm)| {
+            (format!("{index:06}"), StepInput::Step { reference: format!("stage:{}", spec.of.0), step: arm.step })
+        });
+        let step =
+            self.add(Work::Comparison { kind, spec, arms: arms.clone() }, inputs.collect(), identity, is_pending);
+        self.steps[step].stages.push(&spec.name);
+        Some(step)
+    }
+}

@@ -1,0 +1,195 @@
+//! Leases: who works on a step.
+//!
+//! A lease is the file `work/<step>.lease`, made with `O_EXCL` (which shared file systems keep, unlike locks), holding
+//! its owner. The owner's heartbeat renews the file's time. A lease is dead when its owner is a process of this host
+//! that is gone, or when its time has stood still for [`DEAD_AFTER`] as seen by the waiting process's own clock: clocks
+//! of two hosts are never compared. A dead lease is renamed away and the step taken; an owner that finds another name in
+//! its lease has lost it and commits nothing.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Store, StoreError, io};
+
+/// How often an owner renews its lease.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A lease whose time has stood still this long is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// The right to work on one step. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Lease {
+    path: PathBuf,
+    owner: String,
+    stop: Arc<AtomicBool>,
+    heartbeat: std::thread::Thread,
+}
+
+/// What was found when a lease was asked for.
+#[derive(Debug)]
+pub enum Claim {
+    /// It is ours.
+    Taken(Lease),
+    /// Another owner works on the step; ask again later.
+    Busy(Waiting),
+}
+
+/// What a waiting process has seen of another's lease.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    owner: String,
+    renewed: Option<SystemTime>,
+    since: Instant,
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}
+
+/// `host pid start number`: the start time tells a process from a later one of the same number.
+fn me() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{} {} {} {number}", host(), std::process::id(), started(std::process::id()).unwrap_or(0))
+}
+
+/// Start time of a process of this host in clock ticks since boot; `None` when there is no such process.
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// True when the owner was a process of this host and is gone.
+fn is_gone(owner: &str) -> bool {
+    let parts: Vec<&str> = owner.split(' ').collect();
+    let [owner_host, pid, start, ..] = parts[..] else { return false };
+    let (Ok(pid), Ok(start)) = (pid.parse(), start.parse::<u64>()) else { return false };
+    owner_host == host() && started(pid) != Some(start)
+}
+
+impl Store {
+    /// Asks for the right to work on the step `name`. Pass what the previous call found, so that a dead owner is seen.
+    pub fn claim(&self, name: &str, before: Option<&Waiting>) -> Result<Claim, StoreError> {
+        let path = self.root().join("work").join(format!("{name}.lease"));
+        let owner = me();
+        match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(mut file) => {
+                file.write_all(owner.as_bytes()).map_err(io(&path))?;
+                return Ok(Claim::Taken(Lease::held(path, owner)));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io(&path)(error)),
+        }
+        let seen = Waiting {
+            owner: std::fs::read_to_string(&path).unwrap_or_default(),
+            renewed: std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok(),
+            since: Instant::now(),
+        };
+        let unchanged = before.filter(|before| before.owner == seen.owner && before.renewed == seen.renewed);
+        if is_gone(&seen.owner) || unchanged.is_some_and(|before| before.since.elapsed() > DEAD_AFTER) {
+            // Renaming decides between two that see the same dead lease: one of them finds nothing to rename.
+            let grave = path.with_extension(format!("dead-{}", owner.replace(' ', "-")));
+            if std::fs::rename(&path, &grave).is_ok() {
+                if std::fs::read_to_string(&grave).unwrap_or_default() == seen.owner {
+                    std::fs::remove_file(&grave).map_err(io(&grave))?;
+                } else {
+                    // A living lease, taken between the look and the rename: put it back.
+                    std::fs::rename(&grave, &path).map_err(io(&path))?;
+                }
+            }
+        }
+        Ok(Claim::Busy(unchanged.cloned().unwrap_or(seen)))
+    }
+}
+
+impl Lease {
+    fn held(path: PathBuf, owner: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (heartbeat_path, heartbeat_stop) = (path.clone(), stop.clone());
+        let heartbeat = std::thread::spawn(move || {
+            let mut last = Instant::now();
+            while !heartbeat_stop.load(Ordering::Relaxed) {
+                std::thread::park_timeout(HEARTBEAT);
+                if last.elapsed() >= HEARTBEAT && !heartbeat_stop.load(Ordering::Relaxed) {
+                    renew(&heartbeat_path);
+                    last = Instant::now();
+                }
+            }
+        });
+        Self { path, owner, stop, heartbeat: heartbeat.thread().clone() }
+    }
+
+    /// Is it still ours?
+    pub fn is_held(&self) -> bool {
+        std::fs::read_to_string(&self.path).is_ok_and(|owner| owner == self.owner)
+    }
+}
+
+/// A failure here shows as a lease that stands still: others then take the step, and `is_held` says so at commit.
+fn renew(path: &Path) {
+    if let Ok(file) = std::fs::File::options().write(true).open(path) {
+        file.set_modified(SystemTime::now()).ok();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.heartbeat.unpark();
+        if self.is_held() {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path());
+        store.create().expect("creates");
+        (folder, store)
+    }
+
+    #[test]
+    fn one_owner_at_a_time_and_again_after_it() {
+        let (_folder, store) = store();
+        let Claim::Taken(lease) = store.claim("a-1", None).expect("asks") else { panic!("the first takes it") };
+        assert!(lease.is_held());
+        let Claim::Busy(_) = store.claim("a-1", None).expect("asks") else { panic!("the second waits") };
+        drop(lease);
+        assert!(matches!(store.claim("a-1", None).expect("asks"), Claim::Taken(_)));
+    }
+
+    #[test]
+    fn the_lease_of_a_dead_process_is_taken_over() {
+        let (folder, store) = store();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+        let owner = format!("{} {} {} 0", host(), child.id(), started(child.id()).expect("it lives"));
+        let path = folder.path().join("work/a-1.lease");
+        std::fs::write(&path, &owner).expect("writes");
+        let Claim::Busy(seen) = store.claim("a-1", None).expect("asks") else { panic!("its owner lives") };
+        assert!(path.exists());
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        let Claim::Busy(_) = store.claim("a-1", Some(&seen)).expect("asks") else { panic!("this call buries it") };
+        assert!(matches!(store.claim("a-1", None).expect("asks"), Claim::Taken(_)));
+    }
+
+    #[test]
+    fn an_owner_that_was_replaced_knows_it() {
+        let (folder, store) = store();
+        let Claim::Taken(lease) = store.claim("a-1", None).expect("asks") else { panic!("free") };
+        std::fs::write(folder.path().join("work/a-1.lease"), "elsewhere 1 2 3").expect("writes");
+        assert!(!lease.is_held());
+        drop(lease);
+        assert!(folder.path().join("work/a-1.lease").exists(), "what is not ours is not removed");
+    }
+}

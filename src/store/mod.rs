@@ -1,0 +1,306 @@
+//! The store: a folder of finished steps, steps under way and runs.
+//!
+//! ```text
+//! steps/<kind>-<key>/   artifact: outputs, summary.json, metrics.jsonl, log.txt, step.json
+//! work/<kind>-<key>/    a step under way: outputs/, scratch/ (checkpoints); survives a kill; its lease beside it
+//! outputs/<key>         the second index: (kind, settings, digests of upstream outputs) → name of an artifact
+//! runs/<run hash>/      experiment.toml, results.json, provenance.json
+//! runs/by-name/…        links for people
+//! signatures            digests of unchanged input files
+//! ```
+//!
+//! A step is done when its folder stands under `steps/`: written in `work/`, synced, renamed. Nothing half-written is
+//! ever read.
+
+pub mod digest;
+pub mod lease;
+pub mod provenance;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::stages::Summary;
+use digest::Signatures;
+
+/// What can go wrong in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("store: `{path}`: {source}\nhint: {hint}")]
+    Io { path: PathBuf, source: std::io::Error, hint: &'static str },
+    /// A file of the store does not hold what it must.
+    #[error("store: `{path}` is damaged: {reason}\nhint: remove its folder; the step will run again")]
+    Damaged { path: PathBuf, reason: String },
+    /// Another process took over the step while this one worked on it.
+    #[error("store: the lease on `{0}` was lost to another process\nhint: run the same command again")]
+    LeaseLost(String),
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    |source| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "free space on the store's disk and run the same command again; finished steps are kept"
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                "make the store writable or choose another with `--store DIR`"
+            }
+            _ => "check the store's folder and run the same command again; finished steps are kept",
+        };
+        StoreError::Io { path, source, hint }
+    }
+}
+
+/// A store folder.
+pub struct Store {
+    root: PathBuf,
+    signatures: Signatures,
+}
+
+/// The name of a step: kind and key, as in `steps/<kind>-<key>`.
+pub fn step_name(kind: &str, key: &str) -> String {
+    format!("{kind}-{key}")
+}
+
+/// Facts kept beside the outputs of a finished step, in `step.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Stage or comparison kind.
+    pub kind: String,
+    /// The step key.
+    pub key: String,
+    /// The canonical input that the key is the digest of.
+    pub identity: Value,
+    /// Every setting, defaults included.
+    pub settings: Value,
+    /// Where each input was read, by field.
+    pub inputs: BTreeMap<String, RecordedInput>,
+    /// Digest and size of each output file, by path relative to the artifact.
+    pub outputs: BTreeMap<String, RecordedOutput>,
+    /// One digest of all outputs: what an equal rerun gives again.
+    pub output_digest: String,
+    /// What it took.
+    pub cost: Cost,
+    /// Who made it: binary, host, versions, command line.
+    pub provenance: Value,
+}
+
+/// See [`StepRecord::inputs`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecordedInput {
+    /// As written in the experiment.
+    pub reference: String,
+    /// Folder or file that was read.
+    pub path: PathBuf,
+    /// Digest of its content.
+    pub digest: String,
+}
+
+/// See [`StepRecord::outputs`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecordedOutput {
+    /// BLAKE3 of the bytes, hex.
+    pub blake3: String,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+/// What a step took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Peak resident memory of the process so far, bytes.
+    pub peak_memory: u64,
+    /// Device it ran on.
+    pub device: String,
+}
+
+/// Files whose bytes are not part of what a step computes: times and messages.
+const NOT_OUTPUTS: [&str; 3] = ["step.json", "log.txt", "metrics.jsonl"];
+
+impl Store {
+    /// Opens the store at `root`, which need not exist: nothing is written before [`Store::create`].
+    pub fn open(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let signatures = Signatures::load(&root.join("signatures"));
+        Self { root, signatures }
+    }
+
+    /// Makes the folders.
+    pub fn create(&self) -> Result<(), StoreError> {
+        for name in ["steps", "work", "outputs", "runs/by-name"] {
+            let path = self.root.join(name);
+            std::fs::create_dir_all(&path).map_err(io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Digests of input files.
+    pub fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
+    /// Keeps what was learned about input files.
+    pub fn save_signatures(&self) -> Result<(), StoreError> {
+        let path = self.root.join("signatures");
+        self.signatures.save(&path).map_err(io(&path))
+    }
+
+    /// The folder of the artifact of a finished step.
+    pub fn artifact(&self, name: &str) -> PathBuf {
+        self.root.join("steps").join(name)
+    }
+
+    /// Is the step done?
+    pub fn is_done(&self, name: &str) -> bool {
+        self.artifact(name).join("step.json").is_file()
+    }
+
+    /// The record of a finished step.
+    pub fn record(&self, name: &str) -> Result<StepRecord, StoreError> {
+        read_json(&self.artifact(name).join("step.json"))
+    }
+
+    /// The figures of a finished step.
+    pub fn summary(&self, name: &str) -> Result<Summary, StoreError> {
+        read_json(&self.artifact(name).join("summary.json"))
+    }
+
+    /// Makes a step done whose outputs are those of another: the early cut-off.
+    pub fn alias(&self, name: &str, target: &str) -> Result<(), StoreError> {
+        // A chain of aliases would break when its middle is collected: point at the artifact itself.
+        let target = match std::fs::read_link(self.artifact(target)) {
+            Ok(link) => link.to_string_lossy().into_owned(),
+            Err(_) => target.to_owned(),
+        };
+        let link = self.artifact(name);
+        let draft = self.root.join("work").join(format!("{name}.alias-{}", std::process::id()));
+        std::os::unix::fs::symlink(&target, &draft).map_err(io(&draft))?;
+        std::fs::rename(&draft, &link).map_err(io(&link))
+    }
+
+    /// The artifact that was made from inputs of these bytes, by the digest of (kind, version, settings, upstream
+    /// output digests).
+    pub fn find_by_outputs(&self, output_key: &str) -> Option<String> {
+        let name = std::fs::read_to_string(self.root.join("outputs").join(output_key)).ok()?;
+        self.is_done(&name).then_some(name)
+    }
+
+    /// Remembers the artifact under the digest of its inputs' bytes.
+    pub fn index_by_outputs(&self, output_key: &str, name: &str) -> Result<(), StoreError> {
+        self.write_atomically(&self.root.join("outputs").join(output_key), name.as_bytes())
+    }
+
+    /// Writes a file so that a reader sees the old or the new content, never a part.
+    pub fn write_atomically(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        static DRAFTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let draft = self.root.join("work").join(format!("draft-{}-{number}", std::process::id()));
+        std::fs::write(&draft, bytes).map_err(io(&draft))?;
+        std::fs::rename(&draft, path).map_err(io(path))
+    }
+
+    /// Begins a step: empties its outputs, keeps its checkpoints. The lease must be held.
+    pub fn begin(&self, name: &str) -> Result<Work, StoreError> {
+        let folder = self.root.join("work").join(name);
+        let (outputs, scratch) = (folder.join("outputs"), folder.join("scratch"));
+        if outputs.exists() {
+            std::fs::remove_dir_all(&outputs).map_err(io(&outputs))?;
+        }
+        for path in [&outputs, &scratch] {
+            std::fs::create_dir_all(path).map_err(io(path))?;
+        }
+        Ok(Work { folder, outputs, scratch })
+    }
+
+    /// Makes the step done: digests and syncs the outputs, writes `summary.json` and `step.json`, renames.
+    pub fn commit(
+        &self,
+        work: &Work,
+        mut record: StepRecord,
+        summary: &Summary,
+        lease: &lease::Lease,
+    ) -> Result<StepRecord, StoreError> {
+        let name = step_name(&record.kind, &record.key);
+        write_json(&work.outputs.join("summary.json"), summary)?;
+        for (relative, path) in digest::files_below(&work.outputs).map_err(io(&work.outputs))? {
+            let file = std::fs::File::open(&path).map_err(io(&path))?;
+            file.sync_all().map_err(io(&path))?;
+            if !NOT_OUTPUTS.contains(&relative.as_str()) {
+                let digest = digest::digest_file(&path).map_err(io(&path))?;
+                let bytes = file.metadata().map_err(io(&path))?.len();
+                record.outputs.insert(relative, RecordedOutput { blake3: digest.to_hex().to_string(), bytes });
+            }
+        }
+        record.output_digest = output_digest(&record.outputs);
+        write_json(&work.outputs.join("step.json"), &record)?;
+        sync(&work.outputs.join("step.json"))?;
+        sync(&work.outputs)?;
+        if !lease.is_held() {
+            return Err(StoreError::LeaseLost(name));
+        }
+        let target = self.artifact(&name);
+        // What stands there without being done (its record removed or damaged) gives way.
+        if std::fs::symlink_metadata(&target).is_ok() {
+            let aside = work.folder.join("replaced");
+            std::fs::rename(&target, &aside).map_err(io(&target))?;
+        }
+        std::fs::rename(&work.outputs, &target).map_err(io(&target))?;
+        sync(&self.root.join("steps"))?;
+        std::fs::remove_dir_all(&work.folder).map_err(io(&work.folder))?;
+        Ok(record)
+    }
+}
+
+fn output_digest(outputs: &BTreeMap<String, RecordedOutput>) -> String {
+    let parsed =
+        outputs.iter().filter_map(|(name, output)| Some((name.as_str(), blake3::Hash::from_hex(&output.blake3).ok()?)));
+    digest::digest_tree(parsed).to_hex().to_string()
+}
+
+fn sync(path: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(io(path))
+}
+
+/// A step under way.
+#[derive(Debug)]
+pub struct Work {
+    folder: PathBuf,
+    outputs: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Work {
+    /// What becomes the artifact.
+    pub fn outputs(&self) -> &Path {
+        &self.outputs
+    }
+
+    /// What survives a kill and is dropped at the end: checkpoints.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+}
+
+/// Reads a JSON file of the store.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    let bytes = std::fs::read(path).map_err(io(path))?;
+    serde_json::from_slice(&bytes).map_err(|error| StoreError::Damaged { path: path.into(), reason: error.to_string() })
+}
+
+/// Writes a JSON file, indented for people.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| io(path)(error.into()))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(io(path))
+}
