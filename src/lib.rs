@@ -6,6 +6,7 @@
 
 pub mod comparisons;
 pub mod experiment;
+pub mod models;
 pub mod npy;
 pub mod plan;
 pub mod social;

@@ -1,0 +1,224 @@
+//! Gemma 2 and Gemma 3 (text), after Hugging Face transformers' modelling files with eager attention.
+//!
+//! Inputs are vectors, not token ids, because social tokens enter between the embedding and the first layer:
+//! `rows(ids) · embedding_scale()` gives what the model makes of ids. Attention soft caps are always applied.
+//! Right padding is harmless: attention is causal, so no position sees what stands after it.
+
+mod block;
+mod config;
+mod frozen;
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::models::checkpoint::{self, Checkpoint, CheckpointError, Expected};
+use crate::stats::random::Streams;
+use block::{Layer, TableCache, layer_weights, narrowed, rms_norm, widened};
+pub use config::{GemmaConfig, Generation};
+
+/// Logits that are held at once by the vocabulary head: 64 MiB of f32.
+const HEAD_ELEMENTS: usize = 1 << 24;
+
+/// A Gemma language model. Its weights keep their precision (f32, f16 or bf16); norms, softmax, logits and everything
+/// handed out are f32.
+#[derive(Module, Debug)]
+pub struct Gemma {
+    embed_tokens: Param<Tensor<2>>,
+    layers: Vec<Layer>,
+    norm: Param<Tensor<1>>,
+    #[module(skip)]
+    config: GemmaConfig,
+    #[module(skip)]
+    tables: TableCache,
+}
+
+impl Gemma {
+    /// A model with random weights: normal with `initializer_range`, norms at a factor of one. Each weight is drawn
+    /// from the stream of its own name, so that a shape changed elsewhere changes nothing here.
+    pub fn init(config: &GemmaConfig, streams: &Streams, device: &Device) -> Self {
+        let drawn = |name: &str, shape: &[usize]| {
+            let count = shape.iter().product();
+            let values = match shape {
+                [_] => vec![0.0; count],
+                _ => streams.named(name).normals(count, config.initializer_range),
+            };
+            Ok::<_, std::convert::Infallible>(TensorData::new(values, shape.to_vec()))
+        };
+        match Self::build(config, drawn, device, DType::F32) {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Reads a Hugging Face folder (`config.json` and `model.safetensors` or shards with their index).
+    ///
+    /// # Errors
+    /// Another architecture, or tensors that are not exactly those of the configuration.
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, CheckpointError> {
+        let config = GemmaConfig::read(folder)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        checkpoint.check(&Self::weights(&config), &[])?;
+        Self::build(&config, |name, _| checkpoint.data(name, dtype), device, dtype)
+    }
+
+    /// Writes `config.json` and `model.safetensors`, which transformers reads.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let path = folder.join("config.json");
+        let text = format!("{:#}\n", self.config.to_json());
+        std::fs::write(&path, text).map_err(CheckpointError::io(&path))?;
+        let mut tensors = vec![
+            ("model.embed_tokens.weight".to_owned(), self.embed_tokens.val().into_data()),
+            ("model.norm.weight".to_owned(), self.norm.val().into_data()),
+        ];
+        for (index, layer) in self.layers.iter().enumerate() {
+            tensors.extend(layer.tensors().map(|(name, data)| (format!("model.layers.{index}.{name}"), data)));
+        }
+        checkpoint::save(&folder.join("model.safetensors"), tensors)
+    }
+
+    /// The names in the checkpoint and the shapes of all weights.
+    pub fn weights(config: &GemmaConfig) -> Vec<Expected> {
+        let mut weights = vec![
+            ("model.embed_tokens.weight".to_owned(), vec![config.vocabulary, config.hidden]),
+            ("model.norm.weight".to_owned(), vec![config.hidden]),
+        ];
+        for layer in 0..config.layers() {
+            let names = layer_weights(config).into_iter();
+            weights.extend(names.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+        }
+        weights
+    }
+
+    fn build<E>(
+        config: &GemmaConfig,
+        mut data: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, E> {
+        let (vocabulary, hidden) = (config.vocabulary, config.hidden);
+        let embed = data("model.embed_tokens.weight", &[vocabulary, hidden])?;
+        let norm = data("model.norm.weight", &[hidden])?;
+        let layers = (0..config.layers()).map(|layer| {
+            let prefix = format!("model.layers.{layer}.");
+            Layer::build(config, |name, shape| data(&format!("{prefix}{name}"), shape), device, dtype)
+        });
+        Ok(Self {
+            layers: layers.collect::<Result<_, E>>()?,
+            embed_tokens: block::parameter(embed, device, dtype),
+            norm: block::parameter(norm, device, dtype),
+            config: config.clone(),
+            tables: TableCache::default(),
+        })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &GemmaConfig {
+        &self.config
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.norm.val().device()
+    }
+
+    /// The embedding matrix `[vocabulary, hidden]`, unscaled.
+    pub fn embedding_matrix(&self) -> Tensor<2> {
+        self.embed_tokens.val()
+    }
+
+    /// Unscaled embedding rows `[batch, tokens, hidden]` of ids `[batch, tokens]`, f32.
+    pub fn rows(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        widened(burn::tensor::module::embedding(self.embed_tokens.val(), ids))
+    }
+
+    /// The factor between embedding rows and the input of the first layer: the root of `hidden`.
+    pub fn embedding_scale(&self) -> f32 {
+        (self.config.hidden as f64).sqrt() as f32
+    }
+
+    /// The hidden states after the final norm, `[batch, tokens, hidden]`, of scaled inputs of that shape.
+    pub fn forward(&self, inputs: Tensor<3>) -> Tensor<3> {
+        let shape = inputs.dims();
+        let mut x = self.entered(inputs);
+        let tables = self.tables(shape[1], &x);
+        for index in 0..self.layers.len() {
+            x = self.through(index, x, (shape[0], shape[1]), &tables);
+        }
+        widened(self.final_norm(x)).reshape(shape)
+    }
+
+    /// All `layers + 1` hidden states `[batch, tokens, hidden]` as Hugging Face gives them: the input, the output of
+    /// every layer but the last, and the output of the last layer after the final norm.
+    pub fn hidden_states(&self, inputs: Tensor<3>) -> Vec<Tensor<3>> {
+        let shape = inputs.dims();
+        let mut x = self.entered(inputs);
+        let tables = self.tables(shape[1], &x);
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        for index in 0..self.layers.len() {
+            states.push(widened(x.clone()).reshape(shape));
+            x = self.through(index, x, (shape[0], shape[1]), &tables);
+        }
+        states.push(widened(self.final_norm(x)).reshape(shape));
+        states
+    }
+
+    /// Logits `[rows, vocabulary]` after the final soft cap, of hidden states `[rows, hidden]` after the final norm.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let logits = self.head(hidden);
+        match self.config.final_softcap {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
+    }
+
+    /// −ln p of each target `[rows]`, in nats, given hidden states `[rows, hidden]` after the final norm. The head
+    /// runs over chunks of rows; under autodiff all chunks stay until the backward pass.
+    pub fn nll(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        let rows = hidden.dims()[0];
+        let chunk = self.head_rows();
+        let parts = (0..rows).step_by(chunk).map(|start| {
+            let count = chunk.min(rows - start);
+            let logits = self.logits(hidden.clone().narrow(0, start, count));
+            let target = targets.clone().narrow(0, start, count).unsqueeze_dim::<2>(1);
+            let largest = logits.clone().detach().max_dim(1);
+            let chosen = logits.clone().gather(1, target) - largest.clone();
+            let total = (logits - largest).exp().sum_dim(1).log();
+            (total - chosen).squeeze_dim::<1>(1)
+        });
+        let parts: Vec<Tensor<1>> = parts.collect();
+        if parts.is_empty() { hidden.reshape([0]) } else { Tensor::cat(parts, 0) }
+    }
+
+    /// Rows per chunk of the vocabulary head.
+    fn head_rows(&self) -> usize {
+        (HEAD_ELEMENTS / self.config.vocabulary).max(1)
+    }
+
+    /// Logits before the soft cap, f32.
+    fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let dtype = self.embed_tokens.val().dtype();
+        widened(block::linear(narrowed(hidden, dtype), &self.embed_tokens))
+    }
+
+    fn entered(&self, inputs: Tensor<3>) -> Tensor<2> {
+        let [batch, tokens, hidden] = inputs.dims();
+        narrowed(inputs.reshape([batch * tokens, hidden]), self.norm.val().dtype())
+    }
+
+    fn tables(&self, tokens: usize, x: &Tensor<2>) -> std::sync::Arc<block::Tables> {
+        self.tables.get(&self.config, tokens, &x.device(), x.dtype())
+    }
+
+    fn through(&self, index: usize, x: Tensor<2>, size: (usize, usize), tables: &block::Tables) -> Tensor<2> {
+        self.layers[index].forward(x, size, &self.config, tables, self.config.sliding[index])
+    }
+
+    fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(x, &self.norm, self.config.norm_epsilon)
+    }
+}

@@ -1,0 +1,21 @@
+//! Models: one file or folder per model, self-contained, with the checkpoint's own names.
+//!
+//! Tensors carry their device, so nothing here is generic over a backend. Loaded models can be shared between threads
+//! (`Arc<Gemma>` in the model cache): Burn's parameters are `Sync` from 0.22 on, which a test below keeps true.
+
+pub mod checkpoint;
+pub mod device;
+pub mod gemma;
+
+pub use checkpoint::CheckpointError;
+pub use device::DeviceError;
+pub use gemma::{Gemma, GemmaConfig};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn models_can_be_shared_between_threads() {
+        fn shared<M: std::any::Any + Send + Sync>() {}
+        shared::<super::Gemma>();
+    }
+}
