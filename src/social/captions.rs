@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::transcripts::{Clip, Columns, Utterance, Word, broken};
+use super::columns::{Columns, broken};
+use super::transcripts::{Clip, Utterance, Word};
 use crate::stages::{Result, StageError};
 
 /// Reads a captions CSV. Optional columns: `caption_index` (from 1; without it the captions of a clip are counted as

@@ -3,6 +3,9 @@
 //! [`transcripts`] reads captions and dialogues into words. Stages keep nothing of the method themselves: they join these
 //! modules with the [`crate::models`].
 
+pub mod alignment;
 mod captions;
+pub(crate) mod columns;
 mod dialogue;
+pub mod packs;
 pub mod transcripts;

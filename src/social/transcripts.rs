@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::columns::{Columns, broken};
 use super::{captions, dialogue};
 use crate::stages::{Result, StageError};
 
@@ -267,36 +268,6 @@ pub(super) fn settle(utterance: &mut Utterance) -> std::result::Result<(), Strin
         }
     }
     Ok(())
-}
-
-/// Columns of a CSV by name, for the files of this module.
-pub(super) struct Columns {
-    path: PathBuf,
-    names: Vec<String>,
-}
-
-impl Columns {
-    pub(super) fn of(path: &Path, reader: &mut csv::Reader<std::fs::File>) -> Result<Self> {
-        let header = reader.headers().map_err(|error| broken(path, &error))?;
-        Ok(Self { path: path.to_owned(), names: header.iter().map(|name| name.trim().to_owned()).collect() })
-    }
-
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| known == name)
-    }
-
-    pub(super) fn need(&self, name: &str) -> Result<usize> {
-        self.find(name).ok_or_else(|| {
-            StageError::hint(
-                format!("`{}` has no column `{name}`", self.path.display()),
-                format!("its first line names the columns `{}`", self.names.join(",")),
-            )
-        })
-    }
-}
-
-pub(super) fn broken(path: &Path, error: &csv::Error) -> StageError {
-    StageError::new(format!("`{}`: {error}", path.display()))
 }
 
 fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {

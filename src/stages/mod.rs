@@ -7,6 +7,7 @@
 mod context;
 pub mod kind;
 pub mod note;
+pub mod scene_packs;
 
 pub use context::{Context, Input, Inputs, ModelCache};
 pub use kind::{Estimate, Kind, Stage, Upstream};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// Every built-in kind, in the order of the data's way.
 pub fn kinds() -> Vec<Kind> {
-    vec![Kind::of::<note::Note>()]
+    vec![Kind::of::<scene_packs::ScenePacks>(), Kind::of::<note::Note>()]
 }
 
 /// The name of what a field points to: `stage:NAME`, `model:NAME` or `data:NAME`.

@@ -1,3 +1,7 @@
-//! Statistics: random streams, ranks, similarity matrices.
+//! Statistics: random streams, ranks, similarity matrices, resampling.
 
+pub mod bootstrap;
+pub mod distributions;
 pub mod random;
+pub mod ranks;
+pub mod rsm;

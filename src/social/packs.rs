@@ -1,0 +1,221 @@
+//! Scene packs: per clip the vector of its global token and those of its local tokens, before projection.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::columns::{Columns, broken};
+use crate::npy::{self, Array};
+use crate::stages::{Result, StageError};
+
+/// What a global token is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GlobalMode {
+    /// The mean feature of the clip's frames, then projected (the original code).
+    #[default]
+    ClipMean,
+    /// The mean of the clip's projected local tokens (the paper's equation 1).
+    ProjectedLocals,
+}
+
+/// A word that has a local token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Number of the utterance in its clip.
+    pub utterance: usize,
+    /// Number of the word in its utterance.
+    pub word: usize,
+    /// The frames its vector is the mean of, as places in the clip's frames in order of time.
+    pub frames: Vec<usize>,
+    /// Row of [`Packs::locals`].
+    pub row: usize,
+}
+
+/// One clip of the packs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedClip {
+    /// Its identity.
+    pub clip_id: String,
+    /// As in the text.
+    pub split: Option<String>,
+    /// As in the text.
+    pub group: Option<String>,
+    /// Its local tokens in order of the text.
+    pub locals: Vec<Local>,
+}
+
+/// The packs of all clips.
+#[derive(Clone, Debug)]
+pub struct Packs {
+    /// Clips, in the order of the rows of `global`.
+    pub clips: Vec<PackedClip>,
+    /// `[clips, dim]`: mean feature of each clip.
+    pub global: Array<f32>,
+    /// `[locals, dim]`: the vector of each local token.
+    pub locals: Array<f32>,
+    /// What a global token is made of.
+    pub global_mode: GlobalMode,
+    /// False when the text said nothing about parts of speech, so that no word could have a local token.
+    pub parts_of_speech: bool,
+    places: HashMap<String, usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    dim: usize,
+    global_mode: GlobalMode,
+    parts_of_speech: bool,
+}
+
+impl Packs {
+    /// Joins the parts; `global` has a row per clip.
+    pub fn new(
+        clips: Vec<PackedClip>,
+        global: Array<f32>,
+        locals: Array<f32>,
+        global_mode: GlobalMode,
+        parts_of_speech: bool,
+    ) -> Self {
+        let places = clips.iter().enumerate().map(|(place, clip)| (clip.clip_id.clone(), place)).collect();
+        Self { clips, global, locals, global_mode, parts_of_speech, places }
+    }
+
+    /// Length of a vector.
+    pub fn dim(&self) -> usize {
+        self.global.shape[1]
+    }
+
+    /// The row of a clip.
+    pub fn place(&self, clip_id: &str) -> Result<usize> {
+        self.places.get(clip_id).copied().ok_or_else(|| {
+            StageError::hint(
+                format!("the packs have no clip `{clip_id}`"),
+                "make the packs from the same text as the stage that reads them",
+            )
+        })
+    }
+
+    /// Writes `clips.csv`, `global.npy`, `locals.csv`, `locals.npy` and `packs.json`.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join("clips.csv");
+        let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
+        out.write_record(["clip_id", "split", "group", "row"]).map_err(|error| broken(&path, &error))?;
+        for (row, clip) in self.clips.iter().enumerate() {
+            let (split, group) = (clip.split.as_deref().unwrap_or(""), clip.group.as_deref().unwrap_or(""));
+            out.write_record([&clip.clip_id, split, group, &row.to_string()]).map_err(|error| broken(&path, &error))?;
+        }
+        out.flush().map_err(StageError::io(&path))?;
+        let path = folder.join("locals.csv");
+        let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
+        out.write_record(["clip_id", "utterance", "word", "frame", "row"]).map_err(|error| broken(&path, &error))?;
+        for clip in &self.clips {
+            for local in &clip.locals {
+                let frames: Vec<String> = local.frames.iter().map(usize::to_string).collect();
+                let numbers =
+                    [local.utterance.to_string(), local.word.to_string(), frames.join(" "), local.row.to_string()];
+                let record = std::iter::once(&clip.clip_id).chain(&numbers);
+                out.write_record(record).map_err(|error| broken(&path, &error))?;
+            }
+        }
+        out.flush().map_err(StageError::io(&path))?;
+        npy::write(&folder.join("global.npy"), &self.global)?;
+        npy::write(&folder.join("locals.npy"), &self.locals)?;
+        let description =
+            Description { dim: self.dim(), global_mode: self.global_mode, parts_of_speech: self.parts_of_speech };
+        write_json(&folder.join("packs.json"), &description)
+    }
+
+    /// Reads what [`Packs::save`] wrote.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let description: Description = read_json(&folder.join("packs.json"))?;
+        let (global, locals) = (npy::read(&folder.join("global.npy"))?, npy::read(&folder.join("locals.npy"))?);
+        let path = folder.join("clips.csv");
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+        let columns = Columns::of(&path, &mut reader)?;
+        let [id, split, group] = [columns.need("clip_id")?, columns.need("split")?, columns.need("group")?];
+        let mut clips = Vec::new();
+        let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        for row in reader.records() {
+            let row = row.map_err(|error| broken(&path, &error))?;
+            clips.push(PackedClip {
+                clip_id: row[id].to_owned(),
+                split: known(&row[split]),
+                group: known(&row[group]),
+                locals: Vec::new(),
+            });
+        }
+        let mut packs = Self::new(clips, global, locals, description.global_mode, description.parts_of_speech);
+        let path = folder.join("locals.csv");
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+        let columns = Columns::of(&path, &mut reader)?;
+        let id = columns.need("clip_id")?;
+        let frames = columns.need("frame")?;
+        let numbers = [columns.need("utterance")?, columns.need("word")?, columns.need("row")?];
+        for row in reader.records() {
+            let row = row.map_err(|error| broken(&path, &error))?;
+            let bad = |text: &str| StageError::new(format!("`{}`: `{text}` is no number", path.display()));
+            let number = |column: usize| row[column].parse::<usize>().map_err(|_| bad(&row[column]));
+            let frames =
+                row[frames].split(' ').map(|text| text.parse().map_err(|_| bad(text))).collect::<Result<_>>()?;
+            let local =
+                Local { utterance: number(numbers[0])?, word: number(numbers[1])?, frames, row: number(numbers[2])? };
+            let place = packs.place(&row[id])?;
+            packs.clips[place].locals.push(local);
+        }
+        let rows: usize = packs.clips.iter().map(|clip| clip.locals.len()).sum();
+        if packs.global.shape != [packs.clips.len(), description.dim] || packs.locals.shape != [rows, description.dim] {
+            return Err(StageError::new(format!(
+                "the arrays of `{}` do not fit its tables: global {:?}, locals {:?}, {} clips, {rows} locals, dim {}",
+                folder.display(),
+                packs.global.shape,
+                packs.locals.shape,
+                packs.clips.len(),
+                description.dim
+            )));
+        }
+        Ok(packs)
+    }
+}
+
+/// Writes `value` as indented JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| StageError::new(error.to_string()))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(StageError::io(path))
+}
+
+/// Reads a JSON file.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(StageError::io(path))?;
+    serde_json::from_str(&text).map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_come_back_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let clip = |name: &str, locals| PackedClip {
+            clip_id: name.into(),
+            split: (name == "a").then(|| "train".into()),
+            group: None,
+            locals,
+        };
+        let local = |word, frames: &[usize], row| Local { utterance: 0, word, frames: frames.to_vec(), row };
+        let clips = vec![clip("a", vec![local(1, &[0], 0), local(4, &[2, 3], 1)]), clip("b", vec![])];
+        let global = Array::new([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+        let locals = Array::new([2, 2], vec![5.0, 6.0, 7.0, 8.0]);
+        let packs = Packs::new(clips, global, locals, GlobalMode::ProjectedLocals, true);
+        packs.save(folder.path()).unwrap();
+        let back = Packs::load(folder.path()).unwrap();
+        assert_eq!((&back.clips, &back.global, &back.locals), (&packs.clips, &packs.global, &packs.locals));
+        assert_eq!((back.global_mode, back.place("b").unwrap()), (GlobalMode::ProjectedLocals, 1));
+        let error = back.place("c").unwrap_err().to_string();
+        assert!(error.contains("`c`") && error.contains("hint:"), "{error}");
+    }
+}

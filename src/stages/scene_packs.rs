@@ -1,0 +1,376 @@
+//! `scene_packs`: text and frame features become what social tokens are made of.
+//!
+//! A clip's global vector is the mean of its frame features. Every noun and verb gets a local vector from the frames that
+//! belong to its time. Vectors stay as the encoder gave them: the projector comes later, and so do modes of injection.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use crate::npy::{self, Array};
+use crate::social::alignment;
+use crate::social::columns::{Columns, broken};
+use crate::social::packs::{GlobalMode, Local, PackedClip, Packs};
+use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
+use crate::stats::rsm;
+
+/// See the module.
+pub struct ScenePacks;
+
+/// Which frames a local vector is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalFrame {
+    /// The frame nearest to the middle of the word; of two equally near the earlier.
+    #[default]
+    Nearest,
+    /// The mean over frames from `window_pad` seconds before the word to as much after it.
+    WindowMean,
+    /// The r-th of M such words takes frame round((r + 0.5) / M · (N − 1)) of N, halves to even: needs no times.
+    RankUniform,
+    /// The mean over the whole clip, at the places of local tokens: a control that removes order and nothing else.
+    ClipMean,
+}
+
+/// What to do about words without times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WordTimes {
+    /// They must be given.
+    #[default]
+    Given,
+    /// Words without times are spread evenly over the time of their utterance.
+    Spread,
+}
+
+/// Settings of `scene_packs`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Captions or transcripts.
+    #[schemars(extend("x-accepts" = ["text"]))]
+    pub text: Reference,
+    /// A vector per frame.
+    #[schemars(extend("x-accepts" = ["features"]))]
+    pub features: Reference,
+    /// What a global token is made of.
+    #[serde(default)]
+    pub global_mode: GlobalMode,
+    /// Which frames a local vector is made of.
+    #[serde(default)]
+    pub local_frame: LocalFrame,
+    /// Seconds before and after the word that `window_mean` takes in.
+    #[serde(default = "window_pad")]
+    #[schemars(range(min = 0.0))]
+    pub window_pad: f64,
+    /// What to do about words without times.
+    #[serde(default)]
+    pub word_times: WordTimes,
+    /// Universal parts of speech that get a local token.
+    #[serde(default = "pos_set")]
+    pub pos_set: Vec<String>,
+    /// At most this many local tokens per clip (per caption where a clip has captions), the first ones.
+    #[serde(default = "local_cap")]
+    #[schemars(range(min = 1))]
+    pub local_cap: usize,
+    /// Bring every frame's vector to length 1 first.
+    #[serde(default)]
+    pub l2_normalise: bool,
+    /// Fail when 1 − the mean cosine between clips is below this: such features tell clips apart no more than a
+    /// constant does (an encoder without its weights). 0 allows everything.
+    #[serde(default = "min_variation")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_variation: f64,
+}
+
+fn window_pad() -> f64 {
+    0.75
+}
+
+/// The parts of speech that get a local token unless the experiment says otherwise.
+pub fn pos_set() -> Vec<String> {
+    ["NOUN", "PROPN", "VERB", "AUX"].map(str::to_owned).to_vec()
+}
+
+fn local_cap() -> usize {
+    50
+}
+
+fn min_variation() -> f64 {
+    1e-4
+}
+
+impl Stage for ScenePacks {
+    const KIND: &'static str = "scene_packs";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str =
+        "Joins text and frame features into the vectors of each clip's global and local social tokens";
+    const GIVES: &'static [&'static str] = &["packs"];
+    type Config = Config;
+
+    fn normalise(config: &mut Config, _upstream: &super::Upstream) {
+        if config.local_frame != LocalFrame::WindowMean {
+            config.window_pad = window_pad();
+        }
+        if matches!(config.local_frame, LocalFrame::RankUniform | LocalFrame::ClipMean) {
+            config.word_times = WordTimes::Given;
+        }
+    }
+
+    fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
+        let clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
+        let mut features = FrameFeatures::load(&inputs.get("features")?.path)?;
+        if config.l2_normalise {
+            features.normalise();
+        }
+        let packs = pack(config, &clips, &features)?;
+        let variation = variation(&packs);
+        if let Some(variation) = variation.filter(|&variation| variation < config.min_variation) {
+            return Err(StageError::hint(
+                format!(
+                    "the features hardly differ between clips: 1 − mean cosine is {variation:.2e}, under `min_variation` {:.2e}",
+                    config.min_variation
+                ),
+                "look whether the encoder's weights were loaded; set `min_variation = 0` if constant features are meant",
+            ));
+        }
+        packs.save(context.folder())?;
+        let mut summary = Summary::new();
+        summary.insert("clips".into(), packs.clips.len().into());
+        summary.insert("locals".into(), packs.locals.shape[0].into());
+        summary.insert("dim".into(), packs.dim().into());
+        summary.insert("variation".into(), variation.into());
+        Ok(summary)
+    }
+}
+
+/// 1 − mean cosine of the clips' global vectors; `None` for a single clip.
+fn variation(packs: &Packs) -> Option<f64> {
+    let rows: Vec<Vec<f64>> =
+        (0..packs.clips.len()).map(|row| packs.global.row(row).iter().map(|&x| f64::from(x)).collect()).collect();
+    rsm::mean_cosine(&rows).map(|cosine| 1.0 - cosine)
+}
+
+/// Features of frames, by clip.
+struct FrameFeatures {
+    values: Array<f32>,
+    /// Clip → (time, row) of its frames, in order of time.
+    clips: HashMap<String, Vec<(f64, usize)>>,
+}
+
+impl FrameFeatures {
+    fn load(folder: &Path) -> Result<Self> {
+        let values: Array<f32> = npy::read(&folder.join("features.npy"))?;
+        let path = folder.join("frames.csv");
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+        let columns = Columns::of(&path, &mut reader)?;
+        let (id, time) = (columns.need("clip_id")?, columns.need("t_sec")?);
+        let mut clips: HashMap<String, Vec<(f64, usize)>> = HashMap::new();
+        let mut rows = 0;
+        for row in reader.records() {
+            let row = row.map_err(|error| broken(&path, &error))?;
+            let seconds =
+                row[time].trim().parse::<f64>().ok().filter(|seconds| seconds.is_finite()).ok_or_else(|| {
+                    StageError::new(format!("`{}`, line {}: `{}` is no time", path.display(), rows + 2, &row[time]))
+                })?;
+            clips.entry(row[id].to_owned()).or_default().push((seconds, rows));
+            rows += 1;
+        }
+        if values.shape.len() != 2 || values.shape[0] != rows {
+            return Err(StageError::new(format!(
+                "`{}`: `features.npy` has shape {:?} but `frames.csv` names {rows} frames",
+                folder.display(),
+                values.shape
+            )));
+        }
+        if let Some(row) = (0..rows).find(|&row| values.row(row).iter().any(|value| !value.is_finite())) {
+            return Err(StageError::new(format!("`{}`: features of frame {row} are not finite", folder.display())));
+        }
+        clips.values_mut().for_each(|frames| frames.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        Ok(Self { values, clips })
+    }
+
+    fn normalise(&mut self) {
+        let width = self.values.shape[1];
+        for row in self.values.values.chunks_mut(width) {
+            let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt().max(1e-12);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        }
+    }
+
+    /// Mean of rows, summed in f64.
+    fn mean(&self, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+        let (mut sum, mut count) = (vec![0.0f64; self.values.shape[1]], 0usize);
+        for row in rows {
+            sum.iter_mut().zip(self.values.row(row)).for_each(|(sum, &x)| *sum += f64::from(x));
+            count += 1;
+        }
+        sum.iter().map(|sum| (sum / count as f64) as f32).collect()
+    }
+}
+
+fn pack(config: &Config, clips: &[Clip], features: &FrameFeatures) -> Result<Packs> {
+    let dim = features.values.shape[1];
+    let words = || clips.iter().flat_map(|clip| &clip.utterances).flat_map(|utterance| &utterance.words);
+    let parts_of_speech = words().any(|word| word.is_content(&config.pos_set).is_some());
+    let (mut packed, mut global, mut local_values, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for clip in clips {
+        let frames = features.clips.get(&clip.clip_id).ok_or_else(|| {
+            StageError::hint(
+                format!("clip `{}` of the text has no frame features", clip.clip_id),
+                "make text and frames of the same clips, with the same `clip_id`",
+            )
+        })?;
+        let times: Vec<f64> = frames.iter().map(|&(time, _)| time).collect();
+        global.extend(features.mean(frames.iter().map(|&(_, row)| row)));
+        let mut locals: Vec<Local> = Vec::new();
+        for (place, utterance) in clip.utterances.iter().enumerate() {
+            let taken = if clip.captions { 0 } else { locals.len() };
+            let end = utterance.end.or_else(|| clip.utterances.get(place + 1)?.start);
+            for (word, frames) in choose(config, utterance, end, &times, taken)
+                .map_err(|word| no_time(clip, utterance, &utterance.words[word]))?
+            {
+                locals.push(Local { utterance: utterance.index, word, frames, row });
+                row += 1;
+            }
+        }
+        for local in &locals {
+            local_values.extend(features.mean(local.frames.iter().map(|&frame| frames[frame].1)));
+        }
+        let (split, group) = (clip.split.clone(), clip.group.clone());
+        packed.push(PackedClip { clip_id: clip.clip_id.clone(), split, group, locals });
+    }
+    let (global, locals) = (Array::new([clips.len(), dim], global), Array::new([row, dim], local_values));
+    Ok(Packs::new(packed, global, locals, config.global_mode, parts_of_speech))
+}
+
+/// (word, frames) of each local token of one utterance; `Err` is a word without the times that are needed.
+/// `taken` local tokens of the clip's cap are used up; `end` closes an utterance whose words are spread.
+fn choose(
+    config: &Config,
+    utterance: &Utterance,
+    end: Option<f64>,
+    times: &[f64],
+    taken: usize,
+) -> std::result::Result<Vec<(usize, Vec<usize>)>, usize> {
+    let is_content = |word: &Word| word.is_content(&config.pos_set) == Some(true);
+    let kept: Vec<usize> = (0..utterance.words.len()).filter(|&word| is_content(&utterance.words[word])).collect();
+    let first = kept.iter().copied().take(config.local_cap.saturating_sub(taken)).enumerate();
+    first
+        .map(|(rank, word)| {
+            let span = || word_time(config, utterance, end, word).ok_or(word);
+            let frames = match config.local_frame {
+                LocalFrame::ClipMean => (0..times.len()).collect(),
+                LocalFrame::RankUniform => vec![alignment::rank_uniform(rank, kept.len(), times.len())],
+                LocalFrame::Nearest => {
+                    let (start, end) = span()?;
+                    vec![alignment::nearest(times, (start + end) / 2.0)]
+                }
+                LocalFrame::WindowMean => {
+                    let (start, end) = span()?;
+                    alignment::window(times, start, end, config.window_pad)
+                }
+            };
+            Ok((word, frames))
+        })
+        .collect()
+}
+
+/// Start and end of a word in seconds.
+fn word_time(config: &Config, utterance: &Utterance, end: Option<f64>, word: usize) -> Option<(f64, f64)> {
+    let known = &utterance.words[word];
+    if let Some(middle) = known.middle() {
+        return Some((known.start.unwrap_or(middle), known.end.unwrap_or(middle)));
+    }
+    if config.word_times == WordTimes::Given {
+        return None;
+    }
+    let (start, count) = (utterance.start?, utterance.words.len() as f64);
+    let step = (end.unwrap_or(start) - start).max(0.0) / count;
+    Some((start + step * word as f64, start + step * (word as f64 + 1.0)))
+}
+
+fn no_time(clip: &Clip, utterance: &Utterance, word: &Word) -> StageError {
+    let hint = if utterance.start.is_some() {
+        "set `word_times = \"spread\"` to spread words over their utterance, or `local_frame = \"rank_uniform\"`"
+    } else {
+        "set `local_frame = \"rank_uniform\"`, which needs no times, or give each word `start` and `end`"
+    };
+    StageError::hint(
+        format!("word `{}` of clip `{}`, utterance {} has no time", word.text, clip.clip_id, utterance.index),
+        hint,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Input;
+    use super::*;
+
+    fn run(text: &str, settings: serde_json::Value) -> Result<Packs> {
+        let folder = tempfile::tempdir().unwrap();
+        let (text_path, features, out) =
+            (folder.path().join("t.jsonl"), folder.path().join("features"), folder.path().join("out"));
+        std::fs::create_dir(&features).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(&text_path, text).unwrap();
+        // Frames of `b` stand before those of `a` and out of order: vector (clip, time).
+        let frames = "clip_id,split,t_sec\nb,train,1.0\nb,train,0.0\na,train,0.0\na,train,2.0\na,train,4.0\n";
+        std::fs::write(features.join("frames.csv"), frames).unwrap();
+        let values = vec![-1.0f32, 1.0, -1.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 4.0];
+        npy::write(&features.join("features.npy"), &Array::new([5, 2], values)).unwrap();
+        let mut inputs = Inputs::default();
+        for (field, path) in [("text", text_path), ("features", features)] {
+            inputs.insert(field, Input { reference: String::new(), path, digest: String::new() });
+        }
+        let mut fields = serde_json::json!({"text": "data:text", "features": "data:features"});
+        fields.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let config: Config = serde_json::from_value(fields).unwrap();
+        ScenePacks::run(&config, &inputs, &Context::plain(&out, "cpu"))?;
+        Packs::load(&out)
+    }
+
+    const TEXT: &str = r#"{"clip_id":"a","split":"train","utterances":[{"text":"dogs run fast","start":0.0,"end":3.0,"words":[{"text":"dogs","pos":"NOUN","start":0.5,"end":1.5},{"text":"run","pos":"VERB","start":3.5,"end":4.5},{"text":"fast","pos":"ADV"}]}]}
+{"clip_id":"b","utterances":[{"text":"yes"}]}"#;
+
+    #[test]
+    fn words_take_their_frames() {
+        let packs = run(TEXT, serde_json::json!({})).unwrap();
+        assert_eq!(packs.global.values, [1.0, 2.0, -1.0, 0.5]);
+        // `dogs` lies midway between the frames at 0 and 2: the earlier one.
+        assert_eq!(packs.locals.values, [1.0, 0.0, 1.0, 4.0]);
+        assert_eq!(packs.clips[0].locals[1], Local { utterance: 0, word: 1, frames: vec![2], row: 1 });
+        let mean = run(TEXT, serde_json::json!({"local_frame": "window_mean"})).unwrap();
+        assert_eq!(mean.locals.values, [1.0, 1.0, 1.0, 4.0]);
+        let flat = run(TEXT, serde_json::json!({"local_frame": "clip_mean", "local_cap": 1})).unwrap();
+        assert_eq!(flat.locals.values, [1.0, 2.0]);
+        let narrow = run(TEXT, serde_json::json!({"pos_set": ["ADV"], "local_frame": "rank_uniform"})).unwrap();
+        assert_eq!(narrow.clips[0].locals[0].frames, [1]);
+    }
+
+    #[test]
+    fn a_word_without_time_says_what_to_set() {
+        let error = run(TEXT, serde_json::json!({"pos_set": ["ADV"]})).unwrap_err().to_string();
+        assert!(error.contains("`fast`") && error.contains("word_times = \"spread\""), "{error}");
+        let spread = run(TEXT, serde_json::json!({"pos_set": ["ADV"], "word_times": "spread"})).unwrap();
+        assert_eq!(spread.clips[0].locals[0].frames, [1]);
+    }
+
+    #[test]
+    fn constant_features_and_missing_clips_are_refused() {
+        let error = run(TEXT, serde_json::json!({"min_variation": 1.0, "l2_normalise": true})).map(|_| ());
+        assert!(error.is_ok(), "features that point apart are fine: {error:?}");
+        let one_sided = TEXT.replace("\"b\"", "\"c\"");
+        let error = run(&one_sided, serde_json::json!({})).unwrap_err().to_string();
+        assert!(error.contains("clip `c`") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn text_without_parts_of_speech_has_no_locals_and_says_so() {
+        let packs = run("{\"clip_id\":\"b\",\"utterances\":[{\"text\":\"yes sir\"}]}", serde_json::json!({})).unwrap();
+        assert!(!packs.parts_of_speech && packs.locals.shape == [0, 2]);
+    }
+}
