@@ -5,10 +5,12 @@
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
 pub mod comparisons;
+pub mod execute;
 pub mod experiment;
 pub mod models;
 pub mod npy;
 pub mod plan;
+pub mod report;
 pub mod social;
 pub mod stages;
 pub mod stats;

@@ -158,8 +158,8 @@ pub struct ComparisonSpec {
 pub struct TableSpec {
     /// Its name.
     pub name: String,
-    /// (stage or comparison, figure).
-    pub value: (String, String),
+    /// (stage or comparison, figure); several stand side by side.
+    pub value: Vec<(String, String)>,
     /// Axes (or `ablation`) that make the rows.
     pub rows: Vec<String>,
     /// Axes (or `ablation`) that make the columns.

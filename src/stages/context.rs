@@ -76,21 +76,21 @@ impl ModelCache {
     }
 }
 
-/// Where progress of a step goes: (step label, done, total, unit).
-pub type Progress = dyn Fn(u64, u64, &str) + Send + Sync;
+/// Where progress of a step goes: (done, total, unit).
+pub type Progress<'a> = dyn Fn(u64, u64, &str) + Sync + 'a;
 
 /// The surroundings of a running stage.
-pub struct Context {
+pub struct Context<'a> {
     folder: PathBuf,
     scratch: PathBuf,
     device: String,
     models: Arc<ModelCache>,
     cancelled: Arc<AtomicBool>,
-    progress: Box<Progress>,
+    progress: &'a Progress<'a>,
     metrics: Mutex<Option<std::fs::File>>,
 }
 
-impl Context {
+impl<'a> Context<'a> {
     /// `folder` takes the outputs, `scratch` the checkpoints; both exist. `device` as in `cpu`, `cuda:0`, `tch:cpu`.
     pub fn new(
         folder: PathBuf,
@@ -98,7 +98,7 @@ impl Context {
         device: String,
         models: Arc<ModelCache>,
         cancelled: Arc<AtomicBool>,
-        progress: Box<Progress>,
+        progress: &'a Progress<'a>,
     ) -> Self {
         Self { folder, scratch, device, models, cancelled, progress, metrics: Mutex::new(None) }
     }
@@ -111,7 +111,7 @@ impl Context {
             device.to_owned(),
             Arc::default(),
             Arc::default(),
-            Box::new(|_, _, _| {}),
+            &|_, _, _| {},
         )
     }
 

@@ -39,7 +39,8 @@ pub enum StoreError {
     LeaseLost(String),
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+/// For `map_err` on file operations of the store.
+pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
     |source| {
         let hint = match source.kind() {

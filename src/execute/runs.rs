@@ -1,0 +1,135 @@
+//! Run folders: what one point was and what came of it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::experiment::{Experiment, External, Point, Source};
+use crate::plan::{Plan, PlannedPoint};
+use crate::store::{Store, StoreError, provenance, write_json};
+
+/// Writes the folder of every run whose steps are all done and that has none yet, and its links for people. Returns
+/// how many runs stand complete.
+pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<usize, StoreError> {
+    let mut complete = 0;
+    let mut facts = None;
+    for planned in &plan.points {
+        let Some(run) = &planned.run else { continue };
+        let folder = store.root().join("runs").join(run);
+        if !folder.join("results.json").is_file() {
+            if !planned.steps.values().all(|&step| store.is_done(&plan.steps[step].name())) {
+                continue;
+            }
+            std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
+            let text = resolved(experiment, planned.point);
+            store.write_atomically(&folder.join("experiment.toml"), text.as_bytes())?;
+            let facts = facts.get_or_insert_with(|| provenance::run(Path::new(".")));
+            write_json(&folder.join("provenance.json"), facts)?;
+            let results = results(experiment, plan, planned, run, store)?;
+            let text = serde_json::to_string_pretty(&results).unwrap_or_default() + "\n";
+            // Last: a run with results is complete.
+            store.write_atomically(&folder.join("results.json"), text.as_bytes())?;
+        }
+        link(experiment, planned, run, store)?;
+        complete += 1;
+    }
+    Ok(complete)
+}
+
+/// A name for people: `inject=full,seed=0,wrong_clip`; `base` for the only point of an experiment without axes.
+pub fn label(point: &Point) -> String {
+    let mut parts: Vec<String> = point.coordinates.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
+    parts.extend(point.ablation.clone());
+    if parts.is_empty() { "base".into() } else { parts.join(",").replace('/', "_") }
+}
+
+fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &Store) -> Result<(), StoreError> {
+    let folder = store.root().join("runs/by-name").join(experiment.name.replace('/', "_"));
+    let link = folder.join(label(planned.point));
+    let target = Path::new("../..").join(run);
+    if std::fs::read_link(&link).is_ok_and(|found| found == target) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
+    let draft = store.root().join("work").join(format!("link-{}", std::process::id()));
+    std::os::unix::fs::symlink(&target, &draft).map_err(crate::store::io(&draft))?;
+    std::fs::rename(&draft, &link).map_err(crate::store::io(&link))
+}
+
+fn results(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    planned: &PlannedPoint<'_>,
+    run: &str,
+    store: &Store,
+) -> Result<Value, StoreError> {
+    let mut stages = Map::new();
+    for (stage, &step) in &planned.steps {
+        let name = plan.steps[step].name();
+        let record = store.record(&name)?;
+        stages.insert(
+            (*stage).to_owned(),
+            json!({
+                "kind": record.kind,
+                "key": record.key,
+                "artifact": format!("steps/{name}"),
+                "output_digest": record.output_digest,
+                "device": record.cost.device,
+                "seconds": record.cost.seconds,
+                "figures": store.summary(&name)?,
+            }),
+        );
+    }
+    Ok(json!({
+        "run": run,
+        "experiment": experiment.name,
+        "protocol": experiment.protocol,
+        "coordinates": planned.point.coordinates,
+        "ablation": planned.point.ablation,
+        "stages": stages,
+    }))
+}
+
+/// The point as an experiment file of its own: every setting written out, no axes.
+fn resolved(experiment: &Experiment, point: &Point) -> String {
+    let externals = |table: &std::collections::BTreeMap<String, External>| -> Map<String, Value> {
+        let entries = table.iter().map(|(name, external)| {
+            let mut value = match &external.source {
+                Source::Path(path) => json!({ "path": path }),
+                Source::Hub { repository, revision } => json!({ "hub": repository, "revision": revision }),
+            };
+            value["kind"] = external.kind.clone().into();
+            (name.clone(), value)
+        });
+        entries.collect()
+    };
+    let stages: Map<String, Value> = point
+        .stages
+        .iter()
+        .map(|(name, node)| {
+            let mut settings = node.settings.clone();
+            settings.insert("kind".into(), node.kind.into());
+            (name.clone(), Value::Object(settings))
+        })
+        .collect();
+    let file = json!({
+        "name": format!("{}: {}", experiment.name, label(point)),
+        "protocol": experiment.protocol,
+        "data": externals(&experiment.data),
+        "models": externals(&experiment.models),
+        "stages": stages,
+    });
+    // TOML has no null: a setting that is not set is left out.
+    let table = toml::Table::try_from(without_null(file)).unwrap_or_default();
+    toml::to_string(&table).unwrap_or_default()
+}
+
+fn without_null(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_null(v))).collect()
+        }
+        Value::Array(values) => values.into_iter().filter(|v| !v.is_null()).map(without_null).collect(),
+        other => other,
+    }
+}

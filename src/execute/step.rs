@@ -1,0 +1,167 @@
+//! One step: lease, early cut-off, run, commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::{Attempt, Event, Options, StepError, artifact, log};
+use crate::comparisons;
+use crate::plan::inputs::Content;
+use crate::plan::{Plan, Step, StepInput, Work, key};
+use crate::stages::{Context, Input, Inputs, ModelCache, StageError, Summary};
+use crate::store::lease::{Claim, Waiting};
+use crate::store::{Cost, RecordedInput, StepRecord, Store, provenance};
+
+/// Runs the step `index` unless it is done, held by another process, or equal to a finished one.
+pub(super) fn attempt(
+    plan: &Plan<'_>,
+    index: usize,
+    store: &Store,
+    options: &Options,
+    models: &Arc<ModelCache>,
+    seen: Option<&Waiting>,
+    report: &(dyn Fn(Event<'_>) + Sync),
+) -> Result<Attempt, StepError> {
+    let step = &plan.steps[index];
+    let name = step.name();
+    if store.is_done(&name) {
+        return Ok(Attempt::Elsewhere);
+    }
+    let lease = match store.claim(&name, seen)? {
+        Claim::Taken(lease) => lease,
+        Claim::Busy(waiting) => return Ok(Attempt::Held(waiting)),
+    };
+    // It may have been finished between the look and the lease.
+    if store.is_done(&name) {
+        return Ok(Attempt::Elsewhere);
+    }
+    let inputs = inputs(plan, step, store)?;
+    let output_key = output_key(step, &inputs);
+    if let Some(found) = store.find_by_outputs(&output_key) {
+        store.alias(&name, &found)?;
+        return Ok(Attempt::CutOff(found));
+    }
+    report(Event::Started(index));
+    let started = Instant::now();
+    let work = store.begin(&name)?;
+    let summary = {
+        let _log =
+            log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
+        run(plan, step, store, options, models, &inputs, &work, &|done, total, unit| {
+            report(Event::Progress { step: index, done, total, unit });
+        })?
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let record = StepRecord {
+        kind: step.work.kind().to_owned(),
+        key: step.key.clone(),
+        identity: step.identity.clone(),
+        settings: match &step.work {
+            Work::Stage { node, .. } => Value::Object(node.settings.clone()),
+            Work::Comparison { spec, .. } => Value::Object(spec.settings.clone()),
+        },
+        inputs: inputs
+            .iter()
+            .map(|(field, input)| {
+                let Input { reference, path, digest } = input.clone();
+                (field.clone(), RecordedInput { reference, path, digest })
+            })
+            .collect(),
+        outputs: BTreeMap::new(),
+        output_digest: String::new(),
+        cost: Cost { seconds, peak_memory: provenance::peak_memory(), device: options.device.clone() },
+        provenance: provenance::process().clone(),
+    };
+    store.commit(&work, record, &summary, &lease)?;
+    store.index_by_outputs(&output_key, &name)?;
+    Ok(Attempt::Executed(seconds))
+}
+
+/// Folder and content digest of every input; an upstream step's digest is that of its outputs' bytes.
+fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<Inputs, StepError> {
+    let mut inputs = Inputs::default();
+    for (field, input) in &step.inputs {
+        let input = match input {
+            StepInput::Step { reference, step } => Input {
+                reference: reference.clone(),
+                path: artifact(plan, store, *step),
+                digest: store.record(&plan.steps[*step].name())?.output_digest,
+            },
+            StepInput::External { reference, path, content } => Input {
+                reference: reference.clone(),
+                path: path.clone(),
+                digest: match content {
+                    Content::Known(digest) => digest.clone(),
+                    Content::Pending { .. } => {
+                        return Err(
+                            StageError::new(format!("`{reference}` was not read when the plan was made")).into()
+                        );
+                    }
+                },
+            },
+        };
+        inputs.insert(field.clone(), input);
+    }
+    Ok(inputs)
+}
+
+/// The key of the second index: like the step key, with the bytes of upstream outputs for upstream keys.
+fn output_key(step: &Step<'_>, inputs: &Inputs) -> String {
+    let mut identity = step.identity.clone();
+    let bytes: BTreeMap<_, _> = inputs.iter().map(|(field, input)| (field, &input.digest)).collect();
+    identity["inputs"] = json!(bytes);
+    if let Some(arms) = identity.get_mut("arms").and_then(Value::as_array_mut) {
+        arms.iter_mut().filter_map(Value::as_object_mut).for_each(|arm| {
+            arm.shift_remove("step");
+        });
+    }
+    key::digest(&identity)
+}
+
+#[allow(clippy::too_many_arguments, reason = "what a step is made of; a struct would be built and taken apart once")]
+fn run(
+    plan: &Plan<'_>,
+    step: &Step<'_>,
+    store: &Store,
+    options: &Options,
+    models: &Arc<ModelCache>,
+    inputs: &Inputs,
+    work: &crate::store::Work,
+    progress: &(dyn Fn(u64, u64, &str) + Sync),
+) -> Result<Summary, StepError> {
+    let context = Context::new(
+        work.outputs().to_owned(),
+        work.scratch().to_owned(),
+        options.device.clone(),
+        models.clone(),
+        options.cancelled.clone(),
+        progress,
+    );
+    let body = std::panic::AssertUnwindSafe(|| match &step.work {
+        Work::Stage { kind, node } => kind.run(&node.settings, inputs, &context),
+        Work::Comparison { kind, spec, arms } => {
+            let arms: Vec<_> = arms
+                .iter()
+                .map(|arm| comparisons::Arm {
+                    coordinates: arm.coordinates.clone(),
+                    artifact: artifact(plan, store, arm.step),
+                })
+                .collect();
+            let rows = kind.run(&spec.settings, &spec.of.1, &arms, &context)?;
+            let path = context.folder().join("rows.json");
+            let text = serde_json::to_string_pretty(&rows).map_err(|error| StageError::new(error.to_string()))?;
+            std::fs::write(&path, text + "\n").map_err(StageError::io(&path))?;
+            Ok(Summary::from_iter([("rows".to_owned(), Value::from(rows.len()))]))
+        }
+    });
+    match std::panic::catch_unwind(body) {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            Err(StepError::Panic(text.to_owned()))
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The tables of an experiment: figures of runs and comparisons, with published values beside them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::render::{Grid, decimal, figure};
+use crate::comparisons::Row;
+use crate::experiment::{Experiment, Published, Selection, TableSpec};
+use crate::plan::{Plan, PlannedPoint};
+use crate::stages::Summary;
+use crate::store::{Store, StoreError, read_json};
+
+/// Why a table cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// A step's figures cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One cell stands for several different results.
+    #[error(
+        "table `{table}`: the cell {cell} holds {count} different results\nhint: name {axes} in `rows`, `columns`, `over` or `where`"
+    )]
+    Ambiguous { table: String, cell: String, count: usize, axes: String },
+    /// A step has no figure of that name.
+    #[error("table `{table}`: `{stage}` has no figure `{figure}`\nhint: it has {known}")]
+    NoFigure { table: String, stage: String, figure: String, known: String },
+}
+
+/// Reads the figures of steps, each once.
+pub struct Figures<'a> {
+    store: &'a Store,
+    summaries: HashMap<String, Summary>,
+}
+
+impl<'a> Figures<'a> {
+    /// Nothing is read before it is asked for.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, summaries: HashMap::new() }
+    }
+
+    /// The figures of a step; `None` while it is not done.
+    pub fn of(&mut self, step: &str) -> Result<Option<&Summary>, StoreError> {
+        if !self.summaries.contains_key(step) {
+            if !self.store.is_done(step) {
+                return Ok(None);
+            }
+            self.summaries.insert(step.to_owned(), self.store.summary(step)?);
+        }
+        Ok(self.summaries.get(step))
+    }
+}
+
+/// One value that falls into a cell.
+struct Entry {
+    /// Labels of the axes that are averaged over.
+    over: Vec<String>,
+    /// What tells results apart: the step's name, or the row's number in a comparison.
+    source: String,
+    coordinates: BTreeMap<String, String>,
+    value: Reading,
+}
+
+enum Reading {
+    Figure(Value),
+    NotApplicable,
+    NotRun,
+}
+
+/// Makes the grid of one table.
+pub fn grid(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    spec: &TableSpec,
+    figures: &mut Figures<'_>,
+) -> Result<Grid, TableError> {
+    let mut cells: BTreeMap<(Vec<usize>, Vec<usize>, usize), Vec<Entry>> = BTreeMap::new();
+    for (number, (stage, name)) in spec.value.iter().enumerate() {
+        for (coordinates, source, value) in readings(plan, spec, stage, name, figures)? {
+            let places = |axes: &[String]| -> Option<Vec<usize>> {
+                axes.iter().map(|axis| place(experiment, axis, coordinates.get(axis)?)).collect()
+            };
+            let (Some(row), Some(column)) = (places(&spec.rows), places(&spec.columns)) else { continue };
+            let over = spec.over.iter().filter_map(|axis| coordinates.get(axis).cloned()).collect();
+            cells.entry((row, column, number)).or_default().push(Entry { over, source, coordinates, value });
+        }
+    }
+    let rows: BTreeSet<&Vec<usize>> = cells.keys().map(|(row, _, _)| row).collect();
+    let columns: BTreeSet<(&Vec<usize>, usize)> = cells.keys().map(|(_, column, number)| (column, *number)).collect();
+    let mut grid = Grid { title: spec.name.clone(), labels: spec.rows.len(), ..Grid::default() };
+    grid.header.clone_from(&spec.rows);
+    for (column, number) in &columns {
+        let mut parts = labels(experiment, &spec.columns, column);
+        if spec.value.len() > 1 || parts.is_empty() {
+            parts.push(spec.value[*number].1.clone());
+        }
+        grid.header.push(parts.join(" "));
+    }
+    let mut cited = Vec::new();
+    for row in rows {
+        let mut line = labels(experiment, &spec.rows, row);
+        for (column, number) in &columns {
+            let entries = cells.get(&(row.clone(), (*column).clone(), *number));
+            let mut text = match entries {
+                Some(entries) => cell(spec, entries, &line)?,
+                None => String::new(),
+            };
+            if let Some(published) = published(experiment, spec, row, column) {
+                text = format!("{text} [{}]", decimal(published.value));
+                if let Some(source) = &published.source {
+                    cited.push(format!("[{}] {source}", decimal(published.value)));
+                }
+            }
+            line.push(text);
+        }
+        grid.rows.push(line);
+    }
+    if !spec.over.is_empty() {
+        let how = "mean ± standard deviation over";
+        grid.notes.push(format!("{how} {}; ± – where one run serves all", spec.over.join(", ")));
+    }
+    grid.notes.extend(cited);
+    Ok(grid)
+}
+
+type Found = (BTreeMap<String, String>, String, Reading);
+
+fn readings(
+    plan: &Plan<'_>,
+    spec: &TableSpec,
+    stage: &str,
+    name: &str,
+    figures: &mut Figures<'_>,
+) -> Result<Vec<Found>, TableError> {
+    let no_figure = |known: &Summary| TableError::NoFigure {
+        table: spec.name.clone(),
+        stage: stage.to_owned(),
+        figure: name.to_owned(),
+        known: known.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+    };
+    let mut found = Vec::new();
+    if let Some(&step) = plan.comparisons.get(stage) {
+        let folder = figures.store.artifact(&plan.steps[step].name());
+        if !figures.store.is_done(&plan.steps[step].name()) {
+            return Ok(found);
+        }
+        let rows: Vec<Row> = read_json(&folder.join("rows.json"))?;
+        for (number, row) in rows.into_iter().enumerate() {
+            let value = row.figures.get(name).cloned().ok_or_else(|| no_figure(&row.figures))?;
+            if holds(&spec.r#where, &row.coordinates) {
+                found.push((row.coordinates, number.to_string(), Reading::Figure(value)));
+            }
+        }
+        return Ok(found);
+    }
+    for planned in &plan.points {
+        let coordinates = coordinates(planned);
+        let base_only = !mentions(spec, "ablation") && planned.point.ablation.is_some();
+        if base_only || !holds(&spec.r#where, &coordinates) {
+            continue;
+        }
+        let Some(&step) = planned.steps.get(stage) else {
+            if planned.point.not_applicable.is_some() && planned.point.stages.contains_key(stage) {
+                found.push((coordinates, "n/a".into(), Reading::NotApplicable));
+            }
+            continue;
+        };
+        let source = plan.steps[step].name();
+        let value = match figures.of(&source)? {
+            None => Reading::NotRun,
+            Some(summary) => Reading::Figure(summary.get(name).cloned().ok_or_else(|| no_figure(summary))?),
+        };
+        found.push((coordinates, source, value));
+    }
+    Ok(found)
+}
+
+/// Axis → label of a point, with `ablation`.
+pub fn coordinates(planned: &PlannedPoint<'_>) -> BTreeMap<String, String> {
+    let mut coordinates = planned.point.coordinates.clone();
+    coordinates.insert("ablation".into(), planned.point.ablation.clone().unwrap_or_else(|| "base".into()));
+    coordinates
+}
+
+fn mentions(spec: &TableSpec, axis: &str) -> bool {
+    let listed = [&spec.rows, &spec.columns, &spec.over].into_iter().flatten().any(|name| name == axis);
+    listed || spec.r#where.contains_key(axis)
+}
+
+fn holds(selection: &Selection, coordinates: &BTreeMap<String, String>) -> bool {
+    // A comparison's row has no label for what it averages over: nothing to hold it against.
+    selection.iter().all(|(axis, labels)| coordinates.get(axis).is_none_or(|label| labels.contains(label)))
+}
+
+/// Where a label stands in the order of the file.
+fn place(experiment: &Experiment, axis: &str, label: &str) -> Option<usize> {
+    order(experiment, axis).iter().position(|known| known == label)
+}
+
+fn order(experiment: &Experiment, axis: &str) -> Vec<String> {
+    if axis == "ablation" {
+        return std::iter::once("base".to_owned()).chain(experiment.ablations.iter().cloned()).collect();
+    }
+    experiment.axes.iter().find(|info| info.name == axis).map(|info| info.labels.clone()).unwrap_or_default()
+}
+
+fn labels(experiment: &Experiment, axes: &[String], places: &[usize]) -> Vec<String> {
+    axes.iter().zip(places).filter_map(|(axis, &place)| order(experiment, axis).get(place).cloned()).collect()
+}
+
+fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<String, TableError> {
+    let mut by_over: BTreeMap<&Vec<String>, BTreeMap<&str, &Entry>> = BTreeMap::new();
+    for entry in entries {
+        by_over.entry(&entry.over).or_default().insert(&entry.source, entry);
+    }
+    if let Some(several) = by_over.values().find(|sources| sources.len() > 1) {
+        let varying: BTreeSet<&String> =
+            several.values().flat_map(|entry| entry.coordinates.keys()).filter(|axis| !mentions(spec, axis)).collect();
+        return Err(TableError::Ambiguous {
+            table: spec.name.clone(),
+            cell: format!("`{}`", row.join(", ")),
+            count: several.len(),
+            axes: varying.iter().map(|axis| format!("`{axis}`")).collect::<Vec<_>>().join(" or "),
+        });
+    }
+    let entries: Vec<&Entry> = by_over.into_values().flat_map(BTreeMap::into_values).collect();
+    if entries.iter().any(|entry| matches!(entry.value, Reading::NotRun)) {
+        return Ok("not run".into());
+    }
+    let values: Vec<&Value> = entries
+        .iter()
+        .filter_map(|entry| match &entry.value {
+            Reading::Figure(value) => Some(value),
+            _ => None,
+        })
+        .collect();
+    let Some(first) = values.first() else { return Ok("n/a".into()) };
+    let distinct: BTreeSet<&str> = entries.iter().map(|entry| entry.source.as_str()).collect();
+    let numbers: Option<Vec<f64>> = values.iter().map(|value| value.as_f64()).collect();
+    Ok(match numbers {
+        Some(numbers) if !spec.over.is_empty() && distinct.len() > 1 => {
+            let count = numbers.len() as f64;
+            let mean = numbers.iter().sum::<f64>() / count;
+            let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (count - 1.0);
+            format!("{} ± {}", decimal(mean), decimal(variance.sqrt()))
+        }
+        Some(_) if !spec.over.is_empty() => format!("{} ± –", figure(first)),
+        _ => figure(first),
+    })
+}
+
+fn published<'s>(
+    experiment: &Experiment,
+    spec: &'s TableSpec,
+    row: &[usize],
+    column: &[usize],
+) -> Option<&'s Published> {
+    let axes = spec.rows.iter().chain(&spec.columns).cloned();
+    let names = labels(experiment, &spec.rows, row).into_iter().chain(labels(experiment, &spec.columns, column));
+    let coordinates: BTreeMap<String, String> = axes.zip(names).collect();
+    spec.published.values().find(|published| {
+        published.r#where.iter().all(|(axis, labels)| coordinates.get(axis).is_some_and(|label| labels.contains(label)))
+    })
+}
