@@ -13,6 +13,7 @@
 //! ever read.
 
 pub mod digest;
+pub mod hub;
 pub mod lease;
 pub mod provenance;
 
