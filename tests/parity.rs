@@ -6,9 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use soctok::models::checkpoint::Checkpoint;
 use soctok::models::gemma::Gemma;
+use soctok::models::language;
+use soctok::models::optimizer::{AdamW, AdamWConfig};
+use soctok::models::projector::Projector;
 
 fn device() -> Device {
     let name = std::env::var("SOCTOK_PARITY_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
@@ -137,4 +141,57 @@ fn gemma2() {
 #[test]
 fn gemma3() {
     gemma("gemma3_tiny");
+}
+
+#[test]
+fn tokenizer() {
+    let tokenizer = language::read_tokenizer(&fixture("tokenizer.json")).unwrap_or_else(|error| panic!("{error}"));
+    let text = std::fs::read_to_string(fixture("tokenizer_cases.json")).expect("a fixture");
+    let cases: serde_json::Value = serde_json::from_str(&text).expect("a fixture");
+    let cases = cases.as_array().expect("a list");
+    for case in cases {
+        let text = case["text"].as_str().expect("text");
+        let found = language::encode(&tokenizer, text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(serde_json::json!(found.ids), case["ids"], "{text}");
+        let offsets: Vec<[usize; 2]> = found.offsets.iter().map(|span| [span.start, span.end]).collect();
+        assert_eq!(serde_json::json!(offsets), case["offsets"], "{text}");
+        assert_eq!(tokenizer.decode(&found.ids, false).expect("ids of a text"), case["decoded"], "{text}");
+    }
+    println!("tokenizer: {} cases equal", cases.len());
+}
+
+#[test]
+fn adamw_step() {
+    let device = device().autodiff();
+    let projector = Projector::load(&fixture("pipeline/projector.safetensors"), None, &device);
+    let projector = projector.unwrap_or_else(|error| panic!("{error}"));
+    let reference = Reference::open("pipeline/reference.safetensors");
+    // A loss that is linear in the weights has the reference's gradient as its own.
+    let given = |name: &str| reference.0.data(&format!("full.grad.{name}"), DType::F32).expect("a fixture");
+    let mut sum = Sum { total: Tensor::zeros([1], &device), gradients: vec![] };
+    for name in ["fc2.bias", "fc2.weight", "fc1.bias", "fc1.weight"] {
+        sum.gradients.push(given(name));
+    }
+    projector.visit(&mut sum);
+    let gradients = sum.total.backward();
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let (projector, _) = optimizer.step(projector, &gradients, 1e-3);
+    for (name, values) in projector.named_values() {
+        let ours: Vec<f32> = values.try_into_vec().expect("f32");
+        compare(&format!("AdamW {name}"), &ours, &reference.floats(&format!("full.adamw_step1.{name}")));
+    }
+}
+
+/// Σ weight · gradient over the parameters of a module, in their order.
+struct Sum {
+    total: Tensor<1>,
+    gradients: Vec<TensorData>,
+}
+
+impl ModuleVisitor for Sum {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.gradients.pop().expect("one gradient per parameter");
+        let gradient = Tensor::<D>::from_data(gradient, &self.total.device());
+        self.total = self.total.clone() + (param.val() * gradient).sum();
+    }
 }

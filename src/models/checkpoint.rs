@@ -1,17 +1,21 @@
 //! Reads and writes safetensors checkpoints, strictly.
 //!
 //! A checkpoint is one file, or a Hugging Face folder with `model.safetensors` or with shards and their index. Files
-//! are memory-mapped and read tensor by tensor, so that the host never holds a second copy of a model. A tensor that
+//! are memory-mapped and read tensor by tensor, so that the host never holds a second copy of a model. PyTorch's own
+//! files (`.pt`, `.pth`, `.bin`) are read too, by a reader that runs none of the code a pickle may carry. A tensor that
 //! is missing, left over or of the wrong shape is an error that names it: a silent partial load leaves a model with
 //! random weights, and that is what spoiled the published features.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use pytorch_reader::PytorchReader;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -58,31 +62,45 @@ impl From<CheckpointError> for crate::stages::StageError {
 /// One tensor that a model needs: its name in the checkpoint and its shape.
 pub type Expected = (String, Vec<usize>);
 
-struct Shard {
-    map: Mmap,
-    data: usize,
-    metadata: Metadata,
+/// One tensor of a checkpoint, not read yet.
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    place: Place,
+}
+
+enum Place {
+    /// Bytes of a memory-mapped file.
+    Mapped { shard: usize, bytes: Range<usize> },
+    /// A storage of a PyTorch file.
+    Torch(Box<pytorch_reader::Tensor>),
 }
 
 /// A checkpoint that is open for reading.
 pub struct Checkpoint {
     path: PathBuf,
-    shards: Vec<Shard>,
-    tensors: BTreeMap<String, usize>,
+    shards: Vec<Mmap>,
+    tensors: BTreeMap<String, Entry>,
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file, or the checkpoint of a Hugging Face folder.
+    /// Opens a safetensors or PyTorch file, or the checkpoint of a Hugging Face folder.
     ///
     /// # Errors
-    /// No file, not safetensors, an index that names tensors its shards do not have, a tensor in two shards.
+    /// No file, not of these formats, an index that names tensors its shards do not have, a tensor in two shards.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self { path: path.to_owned(), shards: Vec::new(), tensors: BTreeMap::new() };
         if path.is_file() {
-            return Self::of_files(path, &[path.to_owned()]);
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("pt" | "pth" | "bin") => checkpoint.add_torch(path)?,
+                _ => checkpoint.add_safetensors(path)?,
+            }
+            return Ok(checkpoint);
         }
         let index = path.join("model.safetensors.index.json");
         if !index.is_file() {
-            return Self::of_files(path, &[path.join("model.safetensors")]);
+            checkpoint.add_safetensors(&path.join("model.safetensors"))?;
+            return Ok(checkpoint);
         }
         let text = std::fs::read_to_string(&index).map_err(CheckpointError::io(&index))?;
         #[derive(serde::Deserialize)]
@@ -90,9 +108,10 @@ impl Checkpoint {
             weight_map: BTreeMap<String, String>,
         }
         let parsed: Index = serde_json::from_str(&text).map_err(|error| CheckpointError::format(&index, error))?;
-        let names: BTreeSet<&String> = parsed.weight_map.values().collect();
-        let files: Vec<PathBuf> = names.iter().map(|name| path.join(name)).collect();
-        let checkpoint = Self::of_files(path, &files)?;
+        let files: BTreeSet<&String> = parsed.weight_map.values().collect();
+        for file in files {
+            checkpoint.add_safetensors(&path.join(file))?;
+        }
         let listed: BTreeSet<&String> = parsed.weight_map.keys().collect();
         let present: BTreeSet<&String> = checkpoint.tensors.keys().collect();
         if let Some(name) = listed.symmetric_difference(&present).next() {
@@ -102,23 +121,75 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn of_files(path: &Path, files: &[PathBuf]) -> Result<Self, CheckpointError> {
-        let mut checkpoint = Self { path: path.to_owned(), shards: Vec::new(), tensors: BTreeMap::new() };
-        for file in files {
-            let handle = std::fs::File::open(file).map_err(CheckpointError::io(file))?;
-            // SAFETY: the map is read only; a file that another process cuts short while we read is outside what a
-            // checkpoint may do, as for every memory-mapping reader of this format.
-            let map = unsafe { Mmap::map(&handle) }.map_err(CheckpointError::io(file))?;
-            let (header, metadata) =
-                SafeTensors::read_metadata(&map).map_err(|error| CheckpointError::format(file, error))?;
-            for name in metadata.tensors().keys() {
-                if checkpoint.tensors.insert(name.clone(), checkpoint.shards.len()).is_some() {
-                    return Err(CheckpointError::format(file, format!("tensor `{name}` is in two shards")));
-                }
+    fn add_safetensors(&mut self, file: &Path) -> Result<(), CheckpointError> {
+        let handle = std::fs::File::open(file).map_err(CheckpointError::io(file))?;
+        // SAFETY: the map is read only; a file that another process cuts short while we read is outside what a
+        // checkpoint may do, as for every memory-mapping reader of this format.
+        let map = unsafe { Mmap::map(&handle) }.map_err(CheckpointError::io(file))?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|error| CheckpointError::format(file, error))?;
+        let start = header + 8;
+        for (name, info) in metadata.tensors() {
+            let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
+            let place = Place::Mapped { shard: self.shards.len(), bytes };
+            let entry = Entry { dtype: info.dtype, shape: info.shape.clone(), place };
+            if self.tensors.insert(name.clone(), entry).is_some() {
+                return Err(CheckpointError::format(file, format!("tensor `{name}` is in two shards")));
             }
-            checkpoint.shards.push(Shard { map, data: header + 8, metadata });
         }
-        Ok(checkpoint)
+        self.shards.push(map);
+        Ok(())
+    }
+
+    fn add_torch(&mut self, file: &Path) -> Result<(), CheckpointError> {
+        use pytorch_reader::DType as Torch;
+        let reader = PytorchReader::new(file).map_err(|error| CheckpointError::format(file, error))?;
+        for (name, tensor) in reader.into_tensors() {
+            let dtype = match tensor.dtype() {
+                Torch::F64 => Dtype::F64,
+                Torch::F32 => Dtype::F32,
+                Torch::F16 => Dtype::F16,
+                Torch::BF16 => Dtype::BF16,
+                Torch::I32 => Dtype::I32,
+                Torch::I64 => Dtype::I64,
+                // Counters and masks; named as they are, and refused when a model asks for them.
+                _ => Dtype::U8,
+            };
+            let entry = Entry { dtype, shape: tensor.shape().to_vec(), place: Place::Torch(Box::new(tensor)) };
+            self.tensors.insert(name, entry);
+        }
+        Ok(())
+    }
+
+    /// The part of the checkpoint that holds `anchor`, a tensor that the wanted model has exactly once: all tensors
+    /// with the same prefix (`student_backbone.backbone.`), which is taken off. Other parts are other models.
+    ///
+    /// # Errors
+    /// No tensor's name ends in `anchor`, or several parts have one.
+    pub fn part_with(mut self, anchor: &str) -> Result<Self, CheckpointError> {
+        let prefix_of = |name: &str| {
+            let prefix = name.strip_suffix(anchor)?;
+            (prefix.is_empty() || prefix.ends_with('.')).then(|| prefix.to_owned())
+        };
+        let prefixes: Vec<String> = self.names().filter_map(|name| prefix_of(name)).collect();
+        match prefixes.as_slice() {
+            [] => {
+                let names: Vec<String> = self.names().map(|name| format!("`{name}`")).collect();
+                let report = format!("no tensor is called `{anchor}`; it has {}", shortened(&names));
+                let hint = "is this the checkpoint of another model?";
+                Err(CheckpointError::Mismatch { path: self.path, report, hint })
+            }
+            [prefix] => {
+                let tensors = std::mem::take(&mut self.tensors).into_iter();
+                let part = tensors.filter_map(|(name, entry)| Some((name.strip_prefix(prefix)?.to_owned(), entry)));
+                self.tensors = part.collect();
+                Ok(self)
+            }
+            [first, second, ..] => {
+                let reason = format!("it has several models, under `{first}` and `{second}`");
+                Err(CheckpointError::format(&self.path, reason))
+            }
+        }
     }
 
     /// The names of all tensors, sorted.
@@ -133,8 +204,7 @@ impl Checkpoint {
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        let shard = &self.shards[*self.tensors.get(name)?];
-        shard.metadata.info(name).map(|info| info.shape.as_slice())
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
     /// Checks that the checkpoint has exactly the `expected` tensors; those named in `may_have` may be there as well.
@@ -172,12 +242,14 @@ impl Checkpoint {
         Err(CheckpointError::Mismatch { path: self.path.clone(), report: parts.join("; "), hint })
     }
 
-    fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8]), CheckpointError> {
+    fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, Cow<'_, [u8]>), CheckpointError> {
         let absent = || CheckpointError::format(&self.path, format!("there is no tensor `{name}`"));
-        let shard = &self.shards[*self.tensors.get(name).ok_or_else(absent)?];
-        let info = shard.metadata.info(name).ok_or_else(absent)?;
-        let (start, end) = info.data_offsets;
-        Ok((info.dtype, info.shape.clone(), &shard.map[shard.data + start..shard.data + end]))
+        let entry = self.tensors.get(name).ok_or_else(absent)?;
+        let bytes = match &entry.place {
+            Place::Mapped { shard, bytes } => Cow::Borrowed(&self.shards[*shard][bytes.clone()]),
+            Place::Torch(tensor) => Cow::Owned(tensor.read().map_err(CheckpointError::io(&self.path))?),
+        };
+        Ok((entry.dtype, entry.shape.clone(), bytes))
     }
 
     /// The values of a tensor as f32, row-major, with its shape. Takes f64, f32, f16, bf16 and 32-bit integers.
@@ -187,11 +259,11 @@ impl Checkpoint {
     pub fn floats(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>), CheckpointError> {
         let (dtype, shape, bytes) = self.view(name)?;
         let values = match dtype {
-            Dtype::F32 => words(bytes, f32::from_le_bytes),
-            Dtype::BF16 => words(bytes, |word| bf16::from_le_bytes(word).to_f32()),
-            Dtype::F16 => words(bytes, |word| f16::from_le_bytes(word).to_f32()),
-            Dtype::F64 => words(bytes, |word| f64::from_le_bytes(word) as f32),
-            Dtype::I32 => words(bytes, |word| i32::from_le_bytes(word) as f32),
+            Dtype::F32 => words(&bytes, f32::from_le_bytes),
+            Dtype::BF16 => words(&bytes, |word| bf16::from_le_bytes(word).to_f32()),
+            Dtype::F16 => words(&bytes, |word| f16::from_le_bytes(word).to_f32()),
+            Dtype::F64 => words(&bytes, |word| f64::from_le_bytes(word) as f32),
+            Dtype::I32 => words(&bytes, |word| i32::from_le_bytes(word) as f32),
             other => return Err(self.not_float(name, other)),
         };
         Ok((values, shape))
@@ -204,10 +276,15 @@ impl Checkpoint {
     pub fn data(&self, name: &str, dtype: DType) -> Result<TensorData, CheckpointError> {
         let (stored, shape, bytes) = self.view(name)?;
         Ok(match (stored, dtype) {
-            (Dtype::BF16, DType::BF16) => TensorData::new(words(bytes, bf16::from_le_bytes), shape),
-            (Dtype::F16, DType::F16) => TensorData::new(words(bytes, f16::from_le_bytes), shape),
+            (Dtype::BF16, DType::BF16) => TensorData::new(words(&bytes, bf16::from_le_bytes), shape),
+            (Dtype::F16, DType::F16) => TensorData::new(words(&bytes, f16::from_le_bytes), shape),
             _ => narrowed(self.floats(name)?, dtype),
         })
+    }
+
+    /// An error that the tensors are not those of the wanted model.
+    pub fn misfit(&self, report: String, hint: &'static str) -> CheckpointError {
+        CheckpointError::Mismatch { path: self.path.clone(), report, hint }
     }
 
     fn not_float(&self, name: &str, dtype: Dtype) -> CheckpointError {

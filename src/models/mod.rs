@@ -6,10 +6,16 @@
 pub mod checkpoint;
 pub mod device;
 pub mod gemma;
+pub mod language;
+pub mod optimizer;
+pub mod projector;
 
 pub use checkpoint::CheckpointError;
 pub use device::DeviceError;
 pub use gemma::{Gemma, GemmaConfig};
+pub use language::LanguageModel;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use projector::{Projector, ProjectorConfig};
 
 #[cfg(test)]
 mod tests {
@@ -17,5 +23,7 @@ mod tests {
     fn models_can_be_shared_between_threads() {
         fn shared<M: std::any::Any + Send + Sync>() {}
         shared::<super::Gemma>();
+        shared::<super::LanguageModel>();
+        shared::<super::Projector>();
     }
 }

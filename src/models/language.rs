@@ -1,0 +1,128 @@
+//! A language model as the stages use it: the network, its tokenizer and its special tokens.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use tokenizers::Tokenizer;
+
+use super::checkpoint::CheckpointError;
+use super::gemma::Gemma;
+
+/// A frozen language model with its tokenizer.
+pub struct LanguageModel {
+    /// The network.
+    pub gemma: Gemma,
+    tokenizer: Tokenizer,
+    /// The token that begins a sequence.
+    pub bos: u32,
+    /// The token that ends a sequence.
+    pub eos: u32,
+    /// The token that pads; it is never seen and never predicted.
+    pub pad: u32,
+}
+
+/// A text as tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Token ids, without BOS or EOS.
+    pub ids: Vec<u32>,
+    /// The characters (not bytes) of the text that each token covers; empty for none.
+    pub offsets: Vec<Range<usize>>,
+    /// The tokens as they stand in the vocabulary.
+    pub pieces: Vec<String>,
+}
+
+impl LanguageModel {
+    /// Reads a Hugging Face folder: `config.json`, weights and `tokenizer.json`. The special tokens are those of
+    /// `config.json`, which is the model's own; `tokenizer_config.json` is not looked at, because it may name the end
+    /// of a chat turn instead (Gemma 3).
+    ///
+    /// # Errors
+    /// A file is missing or does not fit the others: a tokenizer with more tokens than the model has rows.
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, CheckpointError> {
+        let path = folder.join("tokenizer.json");
+        let tokenizer = read_tokenizer(&path)?;
+        Self::new(Gemma::load(folder, device, dtype)?, tokenizer, path)
+    }
+
+    fn new(gemma: Gemma, tokenizer: Tokenizer, path: PathBuf) -> Result<Self, CheckpointError> {
+        let rows = gemma.config().vocabulary;
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if largest as usize >= rows {
+            let reason = format!("token {largest} has no row in a model with a vocabulary of {rows}");
+            return Err(CheckpointError::format(path, reason));
+        }
+        let config = gemma.config();
+        let (bos, eos, pad) = (config.bos, config.eos.first().copied().unwrap_or(1), config.pad);
+        Ok(Self { gemma, tokenizer, bos, eos, pad })
+    }
+
+    /// The tokens of a text. No special tokens are added.
+    ///
+    /// # Errors
+    /// The tokenizer refuses the text.
+    pub fn encode(&self, text: &str) -> Result<Encoding, crate::stages::StageError> {
+        encode(&self.tokenizer, text)
+    }
+
+    /// The text of tokens.
+    ///
+    /// # Errors
+    /// The tokenizer refuses the tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, crate::stages::StageError> {
+        self.tokenizer.decode(ids, false).map_err(refused)
+    }
+
+    /// A token as it stands in the vocabulary.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// The id of a token that stands in the vocabulary as `piece`.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(piece)
+    }
+
+    /// The ids of equally long sequences as a tensor `[batch, tokens]` on the model's device, shorter ones filled up
+    /// with `pad` on the right.
+    pub fn batch(&self, sequences: &[Vec<u32>]) -> Tensor<2, Int> {
+        let tokens = sequences.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = |ids: &Vec<u32>| {
+            let missing = tokens - ids.len();
+            ids.iter().copied().chain(std::iter::repeat_n(self.pad, missing)).map(i64::from).collect::<Vec<_>>()
+        };
+        let ids: Vec<i64> = sequences.iter().flat_map(padded).collect();
+        Tensor::from_data(TensorData::new(ids, [sequences.len(), tokens]), &self.gemma.device())
+    }
+}
+
+/// Reads `tokenizer.json`, with padding and truncation turned off: a file may ask for either, and both would change
+/// what a text is.
+///
+/// # Errors
+/// The file is missing or no tokenizer.
+pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, CheckpointError> {
+    let text = std::fs::read(path).map_err(CheckpointError::io(path))?;
+    let mut tokenizer = Tokenizer::from_bytes(text).map_err(|error| CheckpointError::format(path, error))?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| CheckpointError::format(path, error))?;
+    Ok(tokenizer)
+}
+
+/// The tokens of a text with their character offsets, without special tokens.
+///
+/// # Errors
+/// The tokenizer refuses the text.
+pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Encoding, crate::stages::StageError> {
+    let found = tokenizer.encode_char_offsets(text, false).map_err(refused)?;
+    Ok(Encoding {
+        ids: found.get_ids().to_vec(),
+        offsets: found.get_offsets().iter().map(|&(start, end)| start..end).collect(),
+        pieces: found.get_tokens().to_vec(),
+    })
+}
+
+fn refused(error: tokenizers::Error) -> crate::stages::StageError {
+    crate::stages::StageError::new(format!("the tokenizer fails: {error}"))
+}

@@ -1,0 +1,292 @@
+//! The projector: from visual features to vectors in the embedding space of the language model.
+//!
+//! `original` is that of the original project, ScaleShift – Linear – GELU – Dropout – Linear – ScaleShift, with its
+//! checkpoint's key names (`net.0.g`, `net.1.weight`, …). `mlp` is fc1 – GELU – fc2. GELU is the exact one.
+//! Dropout factors are made by the caller from its random streams, so that nothing here has hidden state.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::gelu;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{self, Checkpoint, CheckpointError, Expected};
+use crate::stats::random::Streams;
+
+/// Which layers the projector has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Layers {
+    /// ScaleShift – Linear – GELU – Dropout – Linear – ScaleShift, as in the original project.
+    #[default]
+    Original,
+    /// Linear – GELU – Dropout – Linear.
+    Mlp,
+}
+
+/// The shape of a projector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectorConfig {
+    /// Which layers it has.
+    pub layers: Layers,
+    /// Width of the features.
+    pub input: usize,
+    /// Width between the two linear layers.
+    pub hidden: usize,
+    /// Width of the language model.
+    pub output: usize,
+    /// Added to the mean square in ScaleShift.
+    pub epsilon: f64,
+    /// Probability that training sets a hidden value to zero.
+    pub dropout: f64,
+}
+
+impl ProjectorConfig {
+    /// The original's projector from features of width `input` into a model of width `output`: hidden width as the
+    /// output, epsilon 1e-6, dropout 0.1.
+    pub fn original(input: usize, output: usize) -> Self {
+        Self { layers: Layers::Original, input, hidden: output, output, epsilon: 1e-6, dropout: 0.1 }
+    }
+
+    /// The shape of a checkpoint, read off its names and shapes; epsilon and dropout, which no tensor tells, are those
+    /// of [`ProjectorConfig::original`].
+    ///
+    /// # Errors
+    /// The tensors are not those of a projector.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+        let (layers, first, second) = if checkpoint.contains("fc1.weight") {
+            (Layers::Mlp, "fc1.weight", "fc2.weight")
+        } else {
+            (Layers::Original, "net.1.weight", "net.4.weight")
+        };
+        let dims = |name| match checkpoint.shape(name) {
+            Some(&[output, input]) => Ok((output, input)),
+            _ => Err(checkpoint.misfit(format!("there is no matrix `{name}`"), "is this a projector?")),
+        };
+        let ((hidden, input), (output, _)) = (dims(first)?, dims(second)?);
+        Ok(Self { layers, hidden, input, output, ..Self::original(input, output) })
+    }
+
+    fn weights(&self) -> Vec<Expected> {
+        let (input, hidden, output) = (self.input, self.hidden, self.output);
+        let weights = match self.layers {
+            Layers::Original => vec![
+                ("net.0.g", vec![input]),
+                ("net.0.b", vec![input]),
+                ("net.1.weight", vec![hidden, input]),
+                ("net.1.bias", vec![hidden]),
+                ("net.4.weight", vec![output, hidden]),
+                ("net.4.bias", vec![output]),
+                ("net.5.g", vec![output]),
+                ("net.5.b", vec![output]),
+            ],
+            Layers::Mlp => vec![
+                ("fc1.weight", vec![hidden, input]),
+                ("fc1.bias", vec![hidden]),
+                ("fc2.weight", vec![output, hidden]),
+                ("fc2.bias", vec![output]),
+            ],
+        };
+        weights.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
+    }
+}
+
+/// `x / sqrt(mean(x²) + ε) · g + b` over the last dimension.
+#[derive(Module, Debug)]
+struct ScaleShift {
+    g: Param<Tensor<1>>,
+    b: Param<Tensor<1>>,
+}
+
+impl ScaleShift {
+    fn forward(&self, x: Tensor<2>, epsilon: f64) -> Tensor<2> {
+        let root = (x.clone() * x.clone()).mean_dim(1).add_scalar(epsilon).sqrt();
+        x / root * self.g.val().unsqueeze() + self.b.val().unsqueeze()
+    }
+}
+
+/// `x · wᵀ + b`, with the weight `[output, input]` as stored.
+#[derive(Module, Debug)]
+struct Dense {
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Dense {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// A projector, f32. On an autodiff device all its weights ask for gradients.
+#[derive(Module, Debug)]
+pub struct Projector {
+    scale_in: Option<ScaleShift>,
+    first: Dense,
+    second: Dense,
+    scale_out: Option<ScaleShift>,
+    #[module(skip)]
+    config: ProjectorConfig,
+}
+
+impl Projector {
+    /// A projector with PyTorch's default initial values, uniform within 1/√inputs, drawn from the streams of the
+    /// weights' names. `gain_out` is the gain of the last ScaleShift (see [`gain_out`]); `mlp` has none.
+    pub fn init(config: &ProjectorConfig, gain_out: f32, streams: &Streams, device: &Device) -> Self {
+        let drawn = |name: &str, shape: &[usize]| {
+            let count = shape.iter().product();
+            let inputs = if name.contains(".1.") || name.contains("fc1") { config.input } else { config.hidden };
+            let bound = (inputs as f64).sqrt().recip();
+            let values = match name {
+                "net.0.g" => vec![1.0; count],
+                "net.5.g" => vec![gain_out; count],
+                "net.0.b" | "net.5.b" => vec![0.0; count],
+                _ => streams.named(name).uniforms(count, -bound, bound),
+            };
+            Ok::<_, std::convert::Infallible>(TensorData::new(values, shape.to_vec()))
+        };
+        match Self::build(config, drawn, device) {
+            Ok(projector) => projector,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Reads a projector from safetensors or from the original project's `.pt`, whatever its keys are prefixed with.
+    /// With `config = None` the shape is read off the file.
+    ///
+    /// # Errors
+    /// The file is no projector, or not one of the given shape.
+    pub fn load(path: &Path, config: Option<&ProjectorConfig>, device: &Device) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let is_mlp = checkpoint.names().any(|name| name.ends_with("fc1.weight"));
+        let checkpoint = checkpoint.part_with(if is_mlp { "fc1.weight" } else { "net.1.weight" })?;
+        let config = config.map_or_else(|| ProjectorConfig::of(&checkpoint), |config| Ok(config.clone()))?;
+        checkpoint.check(&config.weights(), &[])?;
+        Self::build(&config, |name, _| checkpoint.data(name, DType::F32), device)
+    }
+
+    /// Writes safetensors with the original's key names.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        checkpoint::save(path, self.named_values())
+    }
+
+    /// The weights by their key names, on the host.
+    pub fn named_values(&self) -> Vec<(String, TensorData)> {
+        let mut values: Vec<TensorData> = Vec::new();
+        let scale = |scale: &Option<ScaleShift>, values: &mut Vec<TensorData>| {
+            values.extend(scale.iter().flat_map(|s| [s.g.val().into_data(), s.b.val().into_data()]));
+        };
+        scale(&self.scale_in, &mut values);
+        for dense in [&self.first, &self.second] {
+            values.extend([dense.weight.val().into_data(), dense.bias.val().into_data()]);
+        }
+        scale(&self.scale_out, &mut values);
+        self.config.weights().into_iter().map(|(name, _)| name).zip(values).collect()
+    }
+
+    fn build<E>(
+        config: &ProjectorConfig,
+        data: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
+        device: &Device,
+    ) -> Result<Self, E> {
+        let mut data = data;
+        let mut made = std::collections::VecDeque::new();
+        for (name, shape) in config.weights() {
+            made.push_back(data(&name, &shape)?);
+        }
+        let mut next = || made.pop_front().expect("`weights` lists every tensor in this order");
+        let scale = |next: &mut dyn FnMut() -> TensorData| match config.layers {
+            Layers::Original => Some(ScaleShift { g: parameter(next(), device), b: parameter(next(), device) }),
+            Layers::Mlp => None,
+        };
+        let scale_in = scale(&mut next);
+        let first = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
+        let second = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
+        let scale_out = scale(&mut next);
+        Ok(Self { scale_in, first, second, scale_out, config: config.clone() })
+    }
+
+    /// The shape of the projector.
+    pub fn config(&self) -> &ProjectorConfig {
+        &self.config
+    }
+
+    /// Vectors `[rows, output]` of features `[rows, input]`. `dropout` are factors `[rows, hidden]` (0 or 1/(1 − p),
+    /// from `Stream::dropout`) while training; evaluation passes `None`.
+    pub fn forward(&self, x: Tensor<2>, dropout: Option<Tensor<2>>) -> Tensor<2> {
+        let epsilon = self.config.epsilon;
+        let x = match &self.scale_in {
+            Some(scale) => scale.forward(x, epsilon),
+            None => x,
+        };
+        let inner = gelu(self.first.forward(x));
+        let inner = match dropout {
+            Some(factors) => inner * factors,
+            None => inner,
+        };
+        let x = self.second.forward(inner);
+        match &self.scale_out {
+            Some(scale) => scale.forward(x, epsilon),
+            None => x,
+        }
+    }
+}
+
+fn parameter<const D: usize>(data: TensorData, device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(data, (device, DType::F32)))
+}
+
+/// The gain that makes projected vectors as long as words: the median over vocabulary rows of the root mean square of
+/// the embedding matrix `[vocabulary, hidden]`, unscaled. Of an even number of rows the lower middle one, as in torch.
+pub fn gain_out(embedding: Tensor<2>) -> f32 {
+    let embedding = embedding.without_autodiff().cast(DType::F32);
+    let squares = (embedding.clone() * embedding).mean_dim(1).sqrt();
+    let mut sizes: Vec<f32> = squares.into_data().try_into_vec().expect("the tensor was cast to f32 just before");
+    let middle = sizes.len().saturating_sub(1) / 2;
+    if sizes.is_empty() { 1.0 } else { *sizes.select_nth_unstable_by(middle, f32::total_cmp).1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::device;
+
+    #[test]
+    fn the_original_shape_has_the_published_number_of_parameters() {
+        let config = ProjectorConfig::original(768, 2304);
+        let device = device::parse("cpu").expect("the default backend");
+        let projector = Projector::init(&config, 0.05, &Streams::new(0, "test"), &device);
+        assert_eq!(projector.num_params(), 7_088_640);
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back_and_its_shape_is_seen() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let device = device::parse("cpu").expect("the default backend");
+        for layers in [Layers::Original, Layers::Mlp] {
+            let config = ProjectorConfig { layers, hidden: 5, ..ProjectorConfig::original(3, 4) };
+            let projector = Projector::init(&config, 0.1, &Streams::new(1, "test"), &device);
+            let path = folder.path().join("projector.safetensors");
+            projector.save(&path).expect("a temporary folder can be written");
+            let read = Projector::load(&path, None, &device).expect("our own file");
+            assert_eq!(read.config(), &config);
+            assert_eq!(read.named_values(), projector.named_values());
+            let wrong = ProjectorConfig { hidden: 6, ..config };
+            let error = Projector::load(&path, Some(&wrong), &device).expect_err("another width").to_string();
+            assert!(error.contains("of another shape"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_gain_is_the_lower_median_of_row_sizes() {
+        let device = device::parse("cpu").expect("the default backend");
+        let rows = Tensor::<2>::from_floats([[3.0, 3.0], [1.0, 1.0], [2.0, 2.0], [4.0, 4.0]], &device);
+        assert_eq!(gain_out(rows), 2.0);
+    }
+}
