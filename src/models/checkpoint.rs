@@ -242,14 +242,14 @@ impl Checkpoint {
         Err(CheckpointError::Mismatch { path: self.path.clone(), report: parts.join("; "), hint })
     }
 
-    fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, Cow<'_, [u8]>), CheckpointError> {
+    fn entry(&self, name: &str) -> Result<(&Entry, Cow<'_, [u8]>), CheckpointError> {
         let absent = || CheckpointError::format(&self.path, format!("there is no tensor `{name}`"));
         let entry = self.tensors.get(name).ok_or_else(absent)?;
         let bytes = match &entry.place {
             Place::Mapped { shard, bytes } => Cow::Borrowed(&self.shards[*shard][bytes.clone()]),
             Place::Torch(tensor) => Cow::Owned(tensor.read().map_err(CheckpointError::io(&self.path))?),
         };
-        Ok((entry.dtype, entry.shape.clone(), bytes))
+        Ok((entry, bytes))
     }
 
     /// The values of a tensor as f32, row-major, with its shape. Takes f64, f32, f16, bf16 and 32-bit integers.
@@ -257,8 +257,8 @@ impl Checkpoint {
     /// # Errors
     /// No such tensor, or a type that has no float meaning here.
     pub fn floats(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>), CheckpointError> {
-        let (dtype, shape, bytes) = self.view(name)?;
-        let values = match dtype {
+        let (entry, bytes) = self.entry(name)?;
+        let values = match entry.dtype {
             Dtype::F32 => words(&bytes, f32::from_le_bytes),
             Dtype::BF16 => words(&bytes, |word| bf16::from_le_bytes(word).to_f32()),
             Dtype::F16 => words(&bytes, |word| f16::from_le_bytes(word).to_f32()),
@@ -266,7 +266,7 @@ impl Checkpoint {
             Dtype::I32 => words(&bytes, |word| i32::from_le_bytes(word) as f32),
             other => return Err(self.not_float(name, other)),
         };
-        Ok((values, shape))
+        Ok((values, entry.shape.clone()))
     }
 
     /// A tensor's values as `dtype` (f32, f16 or bf16), whatever the stored type is.
@@ -274,8 +274,9 @@ impl Checkpoint {
     /// # Errors
     /// No such tensor, or a type that has no float meaning here.
     pub fn data(&self, name: &str, dtype: DType) -> Result<TensorData, CheckpointError> {
-        let (stored, shape, bytes) = self.view(name)?;
-        Ok(match (stored, dtype) {
+        let (entry, bytes) = self.entry(name)?;
+        let shape = entry.shape.clone();
+        Ok(match (entry.dtype, dtype) {
             (Dtype::BF16, DType::BF16) => TensorData::new(words(&bytes, bf16::from_le_bytes), shape),
             (Dtype::F16, DType::F16) => TensorData::new(words(&bytes, f16::from_le_bytes), shape),
             _ => narrowed(self.floats(name)?, dtype),
