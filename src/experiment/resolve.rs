@@ -1,0 +1,386 @@
+//! From axes and ablations to points: every stage of every point with all its settings.
+//!
+//! A stage is normalised once for each different set of raw settings and upstream nodes, and equal results are one node,
+//! so ten thousand points cost little more than their distinct stages.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::document::{Item, Report, Span};
+use super::graph::{CYCLE_HINT, Graph, Target};
+use super::rules::{RULES, Rule, Verdict};
+use super::sweep::{ABLATION, Ablation, BASE, Sweep, selects};
+use super::{Node, NotApplicable, Point, Settings};
+use crate::stages::{Reference, StageError, Upstream};
+
+type NodeId = u32;
+
+/// Settings of a stage before normalisation, for some axis values and an ablation.
+struct Raw {
+    settings: Settings,
+    /// Field → stage, default references included.
+    references: Vec<(String, usize)>,
+}
+
+struct Resolved {
+    node: Arc<Node>,
+    stage: usize,
+    /// Field → node, for the references that are left.
+    upstream: Vec<(String, NodeId)>,
+    /// The rules whose conditions hold here.
+    hits: Vec<&'static Rule>,
+}
+
+pub(super) struct Resolver<'a> {
+    graph: &'a Graph<'a>,
+    sweep: &'a Sweep,
+    targets: Vec<usize>,
+    axes_of: Vec<Vec<usize>>,
+    ablations_of: Vec<Vec<usize>>,
+    raw_ids: HashMap<Vec<u32>, u32>,
+    raws: Vec<Raw>,
+    node_ids: HashMap<Vec<u32>, Option<NodeId>>,
+    interned: HashMap<(usize, String, Vec<NodeId>), NodeId>,
+    nodes: Vec<Resolved>,
+}
+
+/// Marks a choice of no ablation in memo keys.
+const NO_ABLATION: u32 = u32::MAX;
+
+impl<'a> Resolver<'a> {
+    /// `targets` are the stages that each point must reach; empty: the sinks.
+    pub fn new(graph: &'a Graph<'a>, sweep: &'a Sweep, targets: Vec<usize>) -> Self {
+        let stages = graph.stages.len();
+        let axes_of = |stage: usize| {
+            let binds = |axis: usize| sweep.axes[axis].binds.iter().any(|target| target.stage == stage);
+            (0..sweep.axes.len()).filter(|axis| binds(*axis)).collect()
+        };
+        let ablations_of = |stage: usize| {
+            let sets = |ablation: &Ablation| ablation.sets.iter().any(|(target, _)| target.stage == stage);
+            (0..sweep.ablations.len()).filter(|index| sets(&sweep.ablations[*index])).collect()
+        };
+        let targets = if targets.is_empty() { sinks(graph, sweep) } else { targets };
+        Self {
+            graph,
+            sweep,
+            targets,
+            axes_of: (0..stages).map(axes_of).collect(),
+            ablations_of: (0..stages).map(ablations_of).collect(),
+            raw_ids: HashMap::new(),
+            raws: Vec::new(),
+            node_ids: HashMap::new(),
+            interned: HashMap::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// All points, in the order of the axes (the last one fastest), each base before its ablations.
+    pub fn points(&mut self, report: &mut Report) -> Vec<Point> {
+        let sweep = self.sweep;
+        let mut points = Vec::new();
+        let mut idle: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let mut applied: BTreeSet<usize> = BTreeSet::new();
+        let target_names: Vec<String> = self.targets.iter().map(|stage| self.graph.stages[*stage].name.to_owned()).collect();
+        let mut choice = vec![0_usize; sweep.axes.len()];
+        if sweep.axes.iter().any(|axis| axis.values.is_empty()) {
+            return points;
+        }
+        loop {
+            let axes = || sweep.axes.iter().zip(&choice);
+            let coordinates: BTreeMap<String, String> =
+                axes().map(|(axis, value)| (axis.name.clone(), axis.values[*value].label.clone())).collect();
+            let at = |name: &str| coordinates.get(name).map(String::as_str);
+            let base = self.reach(report, &choice, None);
+            for ablation in std::iter::once(None).chain((0..sweep.ablations.len()).map(Some)) {
+                let named = ablation.map(|index| &sweep.ablations[index]);
+                if named.is_some_and(|ablation| !ablation.filters.iter().all(|filter| selects(filter, at))) {
+                    continue;
+                }
+                applied.extend(ablation);
+                let name = named.map_or(BASE, |ablation| ablation.name.as_str());
+                let with_ablation = |key: &str| if key == ABLATION { Some(name) } else { at(key) };
+                if sweep.exclude.iter().any(|selection| selects(selection, with_ablation)) {
+                    continue;
+                }
+                let reached = match ablation {
+                    None => base.clone(),
+                    Some(_) => self.reach(report, &choice, ablation),
+                };
+                let Some(reached) = reached else { continue };
+                if let Some(index) = ablation.filter(|_| base.as_ref() == Some(&reached)) {
+                    let shown: Vec<String> = coordinates.iter().map(|(axis, label)| format!("{axis} = {label}")).collect();
+                    idle.entry(index).or_default().push(shown.join(", "));
+                }
+                let not_applicable = self.judge(report, &reached, ablation);
+                let node = |id: &NodeId| {
+                    let resolved = &self.nodes[*id as usize];
+                    (self.graph.stages[resolved.stage].name.to_owned(), resolved.node.clone())
+                };
+                points.push(Point {
+                    coordinates: coordinates.clone(),
+                    ablation: named.map(|ablation| ablation.name.clone()),
+                    stages: reached.iter().map(node).collect(),
+                    targets: target_names.clone(),
+                    not_applicable,
+                });
+            }
+            let Some(next) = (0..choice.len()).rev().find(|axis| choice[*axis] + 1 < sweep.axes[*axis].values.len()) else {
+                break;
+            };
+            choice[next] += 1;
+            choice[next + 1..].fill(0);
+        }
+        self.note_idle(report, &idle, &applied);
+        points
+    }
+
+    fn note_idle(&self, report: &mut Report, idle: &BTreeMap<usize, Vec<String>>, applied: &BTreeSet<usize>) {
+        for (index, points) in idle {
+            let ablation = &self.sweep.ablations[*index];
+            let first = points.iter().find(|shown| !shown.is_empty());
+            let place = first.map(|shown| format!(", the first at {shown}")).unwrap_or_default();
+            let message = format!("ablation `{}` changes nothing in {} points{place}", ablation.name, points.len());
+            report.note(ablation.span, message, "leave those points out with `where = { axis = [labels] }`");
+        }
+        for (index, ablation) in self.sweep.ablations.iter().enumerate() {
+            if !applied.contains(&index) {
+                let message = format!("ablation `{}` applies to no point", ablation.name);
+                report.error(ablation.span, message, "its `where` (and those of what it combines) exclude each other");
+            }
+        }
+    }
+
+    /// The nodes that the targets reach, in the order of the stages; `None` when something was reported.
+    fn reach(&mut self, report: &mut Report, choice: &[usize], ablation: Option<usize>) -> Option<Vec<NodeId>> {
+        let mut known: Vec<Option<Option<NodeId>>> = vec![None; self.graph.stages.len()];
+        let mut path = Vec::new();
+        let mut open = Vec::new();
+        let mut complete = true;
+        for target in self.targets.clone() {
+            match self.resolve(report, target, choice, ablation, &mut known, &mut path) {
+                Some(id) => open.push(id),
+                None => complete = false,
+            }
+        }
+        let mut reached: BTreeMap<usize, NodeId> = BTreeMap::new();
+        while let Some(id) = open.pop() {
+            let resolved = &self.nodes[id as usize];
+            if reached.insert(resolved.stage, id).is_none() {
+                open.extend(resolved.upstream.iter().map(|(_, upstream)| *upstream));
+            }
+        }
+        complete.then(|| reached.into_values().collect())
+    }
+
+    fn resolve(
+        &mut self,
+        report: &mut Report,
+        stage: usize,
+        choice: &[usize],
+        ablation: Option<usize>,
+        known: &mut [Option<Option<NodeId>>],
+        path: &mut Vec<usize>,
+    ) -> Option<NodeId> {
+        if let Some(found) = known[stage] {
+            return found;
+        }
+        if let Some(at) = path.iter().position(|on| *on == stage) {
+            report.error(self.graph.stages[stage].name_span, self.graph.cycle(&path[at..]), CYCLE_HINT);
+            return None;
+        }
+        path.push(stage);
+        let raw = self.raw(stage, choice, ablation);
+        let references = self.raws[raw as usize].references.len();
+        let mut key = Vec::with_capacity(references + 1);
+        key.push(raw);
+        let mut complete = true;
+        for index in 0..references {
+            let upstream = self.raws[raw as usize].references[index].1;
+            match self.resolve(report, upstream, choice, ablation, known, path) {
+                Some(id) => key.push(id),
+                None => complete = false,
+            }
+        }
+        path.pop();
+        let id = match (complete, self.node_ids.get(&key)) {
+            (false, _) => None,
+            (true, Some(found)) => *found,
+            (true, None) => {
+                let made = self.normalise(report, stage, raw, &key[1..]);
+                self.node_ids.insert(key, made);
+                made
+            }
+        };
+        known[stage] = Some(id);
+        id
+    }
+
+    fn raw(&mut self, stage: usize, choice: &[usize], ablation: Option<usize>) -> u32 {
+        let ablation = ablation.filter(|index| self.ablations_of[stage].contains(index));
+        let mut key: Vec<u32> = Vec::with_capacity(self.axes_of[stage].len() + 2);
+        key.push(stage as u32);
+        key.extend(self.axes_of[stage].iter().map(|axis| choice[*axis] as u32));
+        key.push(ablation.map_or(NO_ABLATION, |index| index as u32));
+        if let Some(found) = self.raw_ids.get(&key) {
+            return *found;
+        }
+        let entry = &self.graph.stages[stage];
+        let mut settings: Settings = entry
+            .table
+            .entries
+            .iter()
+            .filter(|field| field.key != "kind")
+            .map(|field| (field.key.clone(), field.item.plain()))
+            .collect();
+        let chosen = self.axes_of[stage].iter().flat_map(|axis| &self.sweep.axes[*axis].values[choice[*axis]].sets);
+        let ablated = ablation.iter().flat_map(|index| &self.sweep.ablations[*index].sets);
+        for (target, item) in chosen.chain(ablated).filter(|(target, _)| target.stage == stage) {
+            settings.insert(target.field.clone(), item.plain());
+        }
+        let mut references = Vec::new();
+        for (field, schema) in entry.kind.iter().flat_map(|kind| kind.fields()) {
+            if schema.get("x-accepts").is_none() {
+                continue;
+            }
+            let text = settings.get(field).or_else(|| schema.get("default")).and_then(Value::as_str);
+            if let Some(upstream) = text.and_then(|text| self.graph.referred(text)) {
+                references.push((field.to_owned(), upstream));
+            }
+        }
+        let id = self.raws.len() as u32;
+        self.raws.push(Raw { settings, references });
+        self.raw_ids.insert(key, id);
+        id
+    }
+
+    fn normalise(&mut self, report: &mut Report, stage: usize, raw: u32, upstream: &[NodeId]) -> Option<NodeId> {
+        let entry = &self.graph.stages[stage];
+        let kind = entry.kind?;
+        let raw = &self.raws[raw as usize];
+        let above = raw.references.iter().zip(upstream).map(|((field, _), id)| {
+            let node = &self.nodes[*id as usize].node;
+            (field.clone(), (node.kind.to_owned(), node.settings.clone()))
+        });
+        let settings = match kind.normalise(&raw.settings, &Upstream { stages: above.collect() }) {
+            Ok(settings) => settings,
+            Err(error) => {
+                let (message, hint) = match error {
+                    StageError::Invalid { message, hint } => (message, hint),
+                    other => (other.to_string(), None),
+                };
+                let hint = hint.unwrap_or_else(|| format!("`soctok stages {}` lists its fields", kind.name));
+                report.error(entry.name_span, format!("stage `{}`: {message}", entry.name), hint);
+                return None;
+            }
+        };
+        let mut inputs = BTreeMap::new();
+        let mut left = Vec::new();
+        for (field, schema) in kind.fields() {
+            let Some(accepts) = schema.get("x-accepts").and_then(Value::as_array) else { continue };
+            let Some(text) = settings.get(field).and_then(Value::as_str) else { continue };
+            let accepts: Vec<&str> = accepts.iter().filter_map(Value::as_str).collect();
+            if !raw.settings.contains_key(field)
+                && let Err((message, hint)) = self.graph.follow(text, &accepts, field)
+            {
+                let message = format!("stage `{}` needs `{field}`, by default `{text}`: {message}", entry.name);
+                report.error(entry.name_span, message, format!("set `{field}`, or: {hint}"));
+                return None;
+            }
+            inputs.insert(field.to_owned(), Reference(text.to_owned()));
+            let known = raw.references.iter().position(|(name, _)| name == field);
+            if let Some(id) = known.and_then(|at| upstream.get(at)) {
+                left.push((field.to_owned(), *id));
+            }
+        }
+        let identity = (stage, Value::Object(settings.clone()).to_string(), left.iter().map(|(_, id)| *id).collect());
+        if let Some(same) = self.interned.get(&identity) {
+            return Some(*same);
+        }
+        let id = self.nodes.len() as NodeId;
+        self.nodes.push(Resolved {
+            node: Arc::new(Node { kind: kind.name, settings, inputs }),
+            stage,
+            upstream: left,
+            hits: Vec::new(),
+        });
+        let hits = RULES.iter().filter(|rule| rule.kind == kind.name && self.holds(rule, id)).collect();
+        self.nodes[id as usize].hits = hits;
+        self.interned.insert(identity, id);
+        Some(id)
+    }
+
+    fn holds(&self, rule: &Rule, id: NodeId) -> bool {
+        rule.conditions.iter().all(|condition| {
+            let mut at = &self.nodes[id as usize];
+            for field in condition.through {
+                match at.upstream.iter().find(|(name, _)| name == field) {
+                    Some((_, upstream)) => at = &self.nodes[*upstream as usize],
+                    None => return false,
+                }
+            }
+            let value = at.node.settings.get(condition.field).and_then(Value::as_str);
+            value.is_some_and(|word| condition.is.contains(&word))
+        })
+    }
+
+    /// The first rule by which a point does not exist. What no axis and no ablation chose is an error or a note.
+    fn judge(&self, report: &mut Report, reached: &[NodeId], ablation: Option<usize>) -> Option<NotApplicable> {
+        let mut verdict = None;
+        for (id, rule) in reached.iter().flat_map(|id| self.nodes[*id as usize].hits.iter().map(move |rule| (*id, *rule))) {
+            let chosen = self.is_chosen(rule, id, ablation);
+            match rule.verdict {
+                Verdict::NotApplicable if chosen => {
+                    let found = NotApplicable { rule: rule.name.to_owned(), sentence: rule.sentence.to_owned() };
+                    verdict = verdict.or(Some(found));
+                }
+                Verdict::NotApplicable => {
+                    let (span, name) = self.place(rule, id);
+                    let hint = "give another value; on an axis the cell would be left out as not applicable";
+                    report.error(span, format!("stage `{name}`: {}", rule.sentence), hint);
+                }
+                Verdict::Unusual if !chosen => {
+                    let (span, name) = self.place(rule, id);
+                    report.note(span, format!("stage `{name}`: {}", rule.sentence), "keep it if it is what you want");
+                }
+                Verdict::Unusual => {}
+            }
+        }
+        verdict
+    }
+
+    /// Whether an axis or the ablation sets a field of the rule, at the stage or anywhere upstream of it.
+    fn is_chosen(&self, rule: &Rule, id: NodeId, ablation: Option<usize>) -> bool {
+        let resolved = &self.nodes[id as usize];
+        let concerns = |target: &Target| {
+            target.stage == resolved.stage && rule.conditions.iter().any(|condition| condition.field == target.field)
+        };
+        let axes = self.sweep.axes.iter().flat_map(|axis| &axis.binds);
+        let ablated = ablation.iter().flat_map(|index| self.sweep.ablations[*index].sets.iter().map(|(target, _)| target));
+        axes.chain(ablated).any(concerns)
+            || resolved.upstream.iter().any(|(_, upstream)| self.is_chosen(rule, *upstream, ablation))
+    }
+
+    fn place(&self, rule: &Rule, id: NodeId) -> (Span, &str) {
+        let entry = &self.graph.stages[self.nodes[id as usize].stage];
+        let own = rule.conditions.iter().filter(|condition| condition.through.is_empty());
+        let item = own.filter_map(|condition| entry.table.get(condition.field)).next();
+        (item.map_or(entry.name_span, |item: &Item| item.span), entry.name)
+    }
+}
+
+/// The stages that nothing refers to: not the file, not a default, not an axis value, not an ablation.
+fn sinks(graph: &Graph<'_>, sweep: &Sweep) -> Vec<usize> {
+    let mut needed = BTreeSet::new();
+    for stage in &graph.stages {
+        for (field, schema) in stage.kind.iter().flat_map(|kind| kind.fields()) {
+            if schema.get("x-accepts").is_some() {
+                let written = stage.table.get(field).map(Item::plain).or_else(|| schema.get("default").cloned());
+                needed.extend(written.as_ref().and_then(Value::as_str).and_then(|text| graph.referred(text)));
+            }
+        }
+    }
+    needed.extend(sweep.settings().filter_map(|(_, item)| graph.referred(item.text()?)));
+    (0..graph.stages.len()).filter(|stage| !needed.contains(stage)).collect()
+}

@@ -1,0 +1,91 @@
+//! The nearest known word.
+
+/// The candidates that are near enough to `word`, nearest first.
+///
+/// The measure is the Damerau-Levenshtein distance (an interchange counts one), without regard to case and with `-` as
+/// `_`; a word that starts with the other counts one. Ties go to the greater Jaro-Winkler similarity, then to the order
+/// of the candidates, so put those first that are more to be expected.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+    let wanted = plain(word);
+    let mut ranked: Vec<(usize, f64, usize, &str)> = candidates
+        .into_iter()
+        .enumerate()
+        .filter_map(|(order, candidate)| {
+            let known = plain(candidate);
+            let mut distance = strsim::damerau_levenshtein(&wanted, &known);
+            let shorter = wanted.chars().count().min(known.chars().count());
+            if shorter >= 3 && (known.starts_with(&wanted) || wanted.starts_with(&known)) {
+                distance = distance.min(1);
+            }
+            let longer = wanted.chars().count().max(known.chars().count());
+            let allowed = (longer / 3).max(if longer > 2 { 2 } else { 1 });
+            (distance <= allowed && distance < longer)
+                .then(|| (distance, strsim::jaro_winkler(&wanted, &known), order, candidate))
+        })
+        .collect();
+    ranked.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
+    ranked.into_iter().map(|(_, _, _, candidate)| candidate).collect()
+}
+
+/// A hint: the nearest word if there is one, and what is known otherwise. `what` is a plural (`keys`, `stages`).
+pub(super) fn hint<'a>(word: &str, what: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    if candidates.is_empty() {
+        return format!("there are no {what} here");
+    }
+    let near = nearest(word, candidates.iter().copied());
+    if let Some((first, rest)) = near.split_first() {
+        let others: String = rest.iter().take(2).map(|other| format!(" or `{other}`")).collect();
+        return format!("did you mean `{first}`{others}?");
+    }
+    format!("known {what}: {}", list(&candidates))
+}
+
+/// `a`, `b`, … in backticks, at most thirty.
+pub(super) fn list<S: AsRef<str>>(words: &[S]) -> String {
+    let mut shown: Vec<String> = words.iter().take(30).map(|word| format!("`{}`", word.as_ref())).collect();
+    if words.len() > shown.len() {
+        shown.push(format!("and {} more", words.len() - shown.len()));
+    }
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_true_word_comes_first_after_usual_slips() {
+        let words = ["epochs", "batch", "seed", "steps", "inject", "to", "values", "set", "where", "lr", "pool", "split"];
+        for word in words {
+            let letters: Vec<char> = word.chars().collect();
+            for at in 0..letters.len() {
+                let mut slips = Vec::new();
+                let mut doubled = letters.clone();
+                doubled.insert(at, letters[at]);
+                slips.push(doubled);
+                if letters.len() > 3 {
+                    let mut dropped = letters.clone();
+                    dropped.remove(at);
+                    slips.push(dropped);
+                }
+                if at > 0 && letters[at] != letters[at - 1] {
+                    let mut swapped = letters.clone();
+                    swapped.swap(at, at - 1);
+                    slips.push(swapped);
+                }
+                for slip in slips {
+                    let slip: String = slip.into_iter().collect();
+                    if !words.contains(&slip.as_str()) {
+                        assert_eq!(nearest(&slip, words).first(), Some(&word), "{slip}");
+                    }
+                }
+            }
+        }
+        assert_eq!(nearest("perplex", ["projector", "perplexity"]).first(), Some(&"perplexity"));
+        assert_eq!(nearest("learning-rate", ["seed", "learning_rate"]).first(), Some(&"learning_rate"));
+        assert!(nearest("zzz", words).is_empty());
+        assert_eq!(hint("zzz", "keys", ["a", "b"]), "known keys: `a`, `b`");
+    }
+}
