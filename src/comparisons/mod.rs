@@ -38,7 +38,7 @@ pub struct Row {
 /// Which points: axis (or `ablation`) → its label or labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(inline)]
+#[schemars(inline, extend("x-selection" = true))]
 pub struct Selection(pub BTreeMap<String, Labels>);
 
 /// One label or several.

@@ -216,7 +216,8 @@ fn check_range(item: &Item, number: Option<f64>, schema: &Value, what: &str) -> 
 }
 
 fn check_text(item: &Item, text: &str, schema: &Value, what: &str) -> Vec<Finding> {
-    let short = schema.get("minLength").and_then(Value::as_u64).is_some_and(|least| (text.chars().count() as u64) < least);
+    let short =
+        schema.get("minLength").and_then(Value::as_u64).is_some_and(|least| (text.chars().count() as u64) < least);
     let pattern = schema.get("pattern").and_then(Value::as_str);
     let odd = pattern.and_then(|pattern| Regex::new(pattern).ok()).is_some_and(|pattern| !pattern.is_match(text));
     if !short && !odd {
@@ -252,7 +253,9 @@ fn wrong_type(item: &Item, schema: &Value, what: &str) -> Finding {
     let takes = |name: &str| alternatives(schema).iter().any(|form| types(form).contains(&name));
     let hint = match (&plain, unquoted) {
         (_, Some(text)) => format!("write it without quotes: `{text}`"),
-        (Value::Number(_) | Value::Bool(_), None) if takes("string") => format!("put it in quotes: `\"{}\"`", written(&plain)),
+        (Value::Number(_) | Value::Bool(_), None) if takes("string") => {
+            format!("put it in quotes: `\"{}\"`", written(&plain))
+        }
         (Value::Array(items), None) if !takes("array") && items.len() == 1 => "take the brackets away".to_owned(),
         (Value::Object(_) | Value::Array(_), None) => format!("write {form}"),
         (scalar, None) if takes("array") => format!("put it in brackets: `[{}]`", toml_text(scalar)),
@@ -310,9 +313,11 @@ fn has_type(item: &Item, schema: &Value) -> bool {
 /// Whether the constant properties of a table's form (`type = "…"`) are those of the item.
 fn tag_matches(item: &Item, schema: &Value) -> bool {
     let Some(table) = item.table() else { return true };
-    schema["properties"].as_object().into_iter().flatten().all(|(key, property)| match (words_of_one(property), table.get(key)) {
-        (Some(words), Some(item)) if property.get("const").is_some() => words.contains(&item.plain()),
-        _ => true,
+    schema["properties"].as_object().into_iter().flatten().all(|(key, property)| {
+        match (words_of_one(property), table.get(key)) {
+            (Some(words), Some(item)) if property.get("const").is_some() => words.contains(&item.plain()),
+            _ => true,
+        }
     })
 }
 

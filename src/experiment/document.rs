@@ -15,21 +15,11 @@ pub(super) struct Span {
     pub end: usize,
 }
 
-/// Where a value was written, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    Protocol(String),
-    File,
-    Environment(String),
-    Set,
-}
-
 /// A text that values come from.
 #[derive(Clone, Debug)]
 pub(super) struct SourceText {
     pub name: String,
     pub text: String,
-    pub origin: Origin,
 }
 
 /// A value with its place.
@@ -137,8 +127,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub fn add_source(&mut self, name: impl Into<String>, text: impl Into<String>, origin: Origin) -> usize {
-        self.sources.push(SourceText { name: name.into(), text: text.into(), origin });
+    pub fn add_source(&mut self, name: impl Into<String>, text: impl Into<String>) -> usize {
+        self.sources.push(SourceText { name: name.into(), text: text.into() });
         self.sources.len() - 1
     }
 
@@ -290,7 +280,7 @@ mod tests {
 
     fn read(text: &str) -> (Table, Report) {
         let mut report = Report::default();
-        let source = report.add_source("x.toml", text, Origin::File);
+        let source = report.add_source("x.toml", text);
         (parse(&mut report, source), report)
     }
 

@@ -57,7 +57,8 @@ impl<'a> Graph<'a> {
     pub fn check_stages(&self, report: &mut Report, bound: &BTreeSet<Target>) {
         for (index, stage) in self.stages.iter().enumerate() {
             let Some(kind) = stage.kind else { continue };
-            let given = bound.iter().filter(|target| target.stage == index).map(|target| target.field.clone()).collect();
+            let given =
+                bound.iter().filter(|target| target.stage == index).map(|target| target.field.clone()).collect();
             let mut fields = stage.table.clone();
             fields.remove("kind");
             let what = format!("stage `{}` (kind `{}`)", stage.name, kind.name);
@@ -67,6 +68,34 @@ impl<'a> Graph<'a> {
             }
         }
         self.check_cycles(report);
+    }
+
+    /// Checks what profiles say of stages, whether or not they are chosen.
+    pub fn check_profiles(&self, report: &mut Report, merged: &Table) {
+        for profile in section(merged, "profiles") {
+            let Some(table) = profile.item.table() else { continue };
+            for entry in section(table, "stages") {
+                let Some(fields) = entry.item.table() else { continue };
+                let Some(index) = self.stage(&entry.key) else {
+                    if fields.get("kind").is_none() {
+                        let known = self.stages.iter().map(|stage| stage.name);
+                        let hint = suggest::hint(&entry.key, "stages", known);
+                        report.error(
+                            entry.key_span,
+                            format!("profile `{}`: no stage `{}`", profile.key, entry.key),
+                            hint,
+                        );
+                    }
+                    continue;
+                };
+                let Some(kind) = self.stages[index].kind.filter(|_| fields.get("kind").is_none()) else { continue };
+                let what = format!("stage `{}` (kind `{}`)", entry.key, kind.name);
+                Checker::partial(report).table(fields, entry.key_span, &closed(&kind.schema), &what, &BTreeSet::new());
+                for field in &fields.entries {
+                    self.check_reference(report, index, &field.key, &field.item);
+                }
+            }
+        }
     }
 
     /// Checks a value that an axis or an ablation gives to a field.
@@ -123,7 +152,8 @@ impl<'a> Graph<'a> {
         let reference = Reference(text.to_owned());
         let Some((space, name)) = reference.parts() else {
             let everything = self.everything();
-            let alike: Vec<&str> = everything.iter().map(String::as_str).filter(|r| r.split(':').nth(1) == Some(text)).collect();
+            let alike: Vec<&str> =
+                everything.iter().map(String::as_str).filter(|r| r.split(':').nth(1) == Some(text)).collect();
             let hint = match alike.first() {
                 Some(first) => format!("did you mean `{first}`?"),
                 None => match suggest::nearest(text, everything.iter().map(String::as_str)).first() {
@@ -155,7 +185,8 @@ impl<'a> Graph<'a> {
             true => format!("no stage, model or data gives {} yet", suggest::list(accepts)),
             false => format!("these fit: {}", suggest::list(&fitting)),
         };
-        let message = format!("`{text}` gives {}, but `{field}` takes {}", suggest::list(&gives), suggest::list(accepts));
+        let message =
+            format!("`{text}` gives {}, but `{field}` takes {}", suggest::list(&gives), suggest::list(accepts));
         Err((message, hint))
     }
 
@@ -171,7 +202,13 @@ impl<'a> Graph<'a> {
             (Some(near), None) => format!("did you mean `{space}:{near}`?"),
             (None, None) if !fitting.is_empty() => format!("these fit: {}", suggest::list(&fitting)),
             (None, None) => {
-                let table = if space == "stage" { "stages" } else if space == "model" { "models" } else { "data" };
+                let table = if space == "stage" {
+                    "stages"
+                } else if space == "model" {
+                    "models"
+                } else {
+                    "data"
+                };
                 format!("add `[{table}.{name}]`")
             }
         };
@@ -186,9 +223,10 @@ impl<'a> Graph<'a> {
 
     fn fitting(&self, accepts: &[&str]) -> Vec<String> {
         let fits = |kind: &Option<&str>| kind.is_some_and(|kind| accepts.contains(&kind));
-        let stages = self.stages.iter().filter(|stage| {
-            stage.kind.is_some_and(|kind| kind.gives.iter().any(|given| accepts.contains(given)))
-        });
+        let stages = self
+            .stages
+            .iter()
+            .filter(|stage| stage.kind.is_some_and(|kind| kind.gives.iter().any(|given| accepts.contains(given))));
         let models = self.models.iter().filter(|(_, kind)| fits(kind)).map(|(name, _)| format!("model:{name}"));
         let data = self.data.iter().filter(|(_, kind)| fits(kind)).map(|(name, _)| format!("data:{name}"));
         stages.map(|stage| format!("stage:{}", stage.name)).chain(models).chain(data).collect()
@@ -293,7 +331,8 @@ fn externals<'a>(
     kinds: &[Kind],
 ) -> BTreeMap<&'a str, Option<&'a str>> {
     let mut artifacts: BTreeSet<&str> = kinds.iter().flat_map(|kind| kind.gives.iter().copied()).collect();
-    artifacts.extend(kinds.iter().flat_map(|kind| kind.fields().filter_map(|(field, _)| kind.accepts(field))).flatten());
+    artifacts
+        .extend(kinds.iter().flat_map(|kind| kind.fields().filter_map(|(field, _)| kind.accepts(field))).flatten());
     let mut all = BTreeMap::new();
     for entry in section(merged, space) {
         let Some(table) = entry.item.table() else { continue };
@@ -345,7 +384,11 @@ fn check_model(report: &mut Report, name: &str, span: Span, table: &Table) {
         _ => {}
     }
     if let (Some(revision), None) = (table.entry("revision"), table.entry("hub")) {
-        let hint = if misspelled { "a revision belongs to `hub = \"owner/name\"`" } else { "add `hub` or take `revision` away" };
+        let hint = if misspelled {
+            "a revision belongs to `hub = \"owner/name\"`"
+        } else {
+            "add `hub` or take `revision` away"
+        };
         report.error(revision.key_span, format!("`revision` of model `{name}` without `hub`"), hint);
     }
 }

@@ -10,7 +10,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde_json::Value;
 
 use super::LoadOptions;
-use super::document::{Entry, Item, ItemValue, Origin, Report, Span, Table, parse, parse_value};
+use super::document::{Entry, Item, ItemValue, Report, Span, Table, parse, parse_value};
 use super::{grammar, protocols, suggest};
 
 /// The layers joined, with `extends` left out, and the protocol that was used.
@@ -89,7 +89,7 @@ impl Files {
             self.layers.push(table.clone());
             return;
         }
-        let source = report.add_source(shown, text, Origin::File);
+        let source = report.add_source(shown, text);
         let mut table = parse(report, source);
         self.stack.push(identity.clone());
         if let Some(extends) = table.remove("extends") {
@@ -117,7 +117,7 @@ fn profile(report: &mut Report, name: &str, layers: &[Table]) -> Vec<Table> {
     let found: Vec<Table> =
         layers.iter().filter_map(|layer| profiles(layer)?.get(name).and_then(Item::table).cloned()).collect();
     if found.is_empty() {
-        let source = report.add_source("--profile", name, Origin::Set);
+        let source = report.add_source("--profile", name);
         let known: Vec<String> =
             layers.iter().filter_map(profiles).flat_map(|p| p.keys().map(str::to_owned).collect::<Vec<_>>()).collect();
         report.error(
@@ -137,8 +137,7 @@ fn environment(report: &mut Report, name: &str, value: &str) -> Option<Table> {
     if path.len() == 1 && !matches!(path[0], "name" | "protocol") {
         return None;
     }
-    let source =
-        report.add_source("environment", format!("{name}={value}"), Origin::Environment(name.to_owned()));
+    let source = report.add_source("environment", format!("{name}={value}"));
     let mut start = "SOCTOK_".len();
     let mut keys = Vec::new();
     for segment in path {
@@ -147,7 +146,11 @@ fn environment(report: &mut Report, name: &str, value: &str) -> Option<Table> {
     }
     if !grammar::TOP_LEVEL.contains(&keys[0].0.as_str()) {
         let hint = suggest::hint(&keys[0].0, "first words", grammar::TOP_LEVEL.iter().copied());
-        report.error(keys[0].1, format!("environment variable `{name}` sets nothing: unknown key `{}`", keys[0].0), hint);
+        report.error(
+            keys[0].1,
+            format!("environment variable `{name}` sets nothing: unknown key `{}`", keys[0].0),
+            hint,
+        );
         return None;
     }
     Some(nested(keys, bare(report, source, name.len() + 1)))
@@ -155,7 +158,7 @@ fn environment(report: &mut Report, name: &str, value: &str) -> Option<Table> {
 
 /// `--set stage.field=value`, or a path from the top: `data.x.path=…`, `run.device=…`, `axes.seed.values=[0]`.
 fn set(report: &mut Report, argument: &str, stages: &[String]) -> Option<Table> {
-    let source = report.add_source("--set", argument, Origin::Set);
+    let source = report.add_source("--set", argument);
     let whole = Span { source, start: 0, end: argument.len() };
     let Some((mut keys, equals)) = key_path(argument, source) else {
         report.error(whole, format!("`{argument}` is no setting"), "write `--set stage.field=value`");
@@ -172,7 +175,11 @@ fn set(report: &mut Report, argument: &str, stages: &[String]) -> Option<Table> 
         keys.insert(0, ("stages".to_owned(), keys[0].1));
     }
     if matches!(first.as_str(), "extends" | "profiles") {
-        report.error(keys[0].1, format!("`{first}` cannot be set"), "`--set` changes settings, not where they come from");
+        report.error(
+            keys[0].1,
+            format!("`{first}` cannot be set"),
+            "`--set` changes settings, not where they come from",
+        );
         return None;
     }
     Some(nested(keys, bare(report, source, equals + 1)))
@@ -237,22 +244,17 @@ impl Provider for Layer<'_> {
     }
 
     fn data(&self) -> Result<figment::value::Map<Profile, Dict>, figment::Error> {
-        Ok(figment::value::Map::from([(Profile::Default, dict(self.table)?)]))
+        Ok(figment::value::Map::from([(Profile::Default, dict(self.table))]))
     }
 }
 
-fn dict(table: &Table) -> Result<Dict, figment::Error> {
-    table
-        .entries
-        .iter()
-        .map(|entry| {
-            let value = match &entry.item.value {
-                ItemValue::Table(table) => FigmentValue::from(dict(table)?),
-                _ => FigmentValue::serialize(entry.item.plain())?,
-            };
-            Ok((entry.key.clone(), value))
-        })
-        .collect()
+/// A table for Figment. Of what is no table only the tag is read back, so its text will do.
+fn dict(table: &Table) -> Dict {
+    let value = |item: &Item| match &item.value {
+        ItemValue::Table(table) => FigmentValue::from(dict(table)),
+        _ => FigmentValue::from(item.plain().to_string()),
+    };
+    table.entries.iter().map(|entry| (entry.key.clone(), value(&entry.item))).collect()
 }
 
 /// Joins the layers, lowest first; `defaults` lies below them all.

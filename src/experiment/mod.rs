@@ -4,16 +4,132 @@
 //! each value kept, checked against the schemas of the stage kinds, and resolved: every point has its stages with all
 //! settings filled in. Nothing here knows keys, the store or how a stage runs.
 
+mod check;
 mod diagnostic;
+mod document;
+mod grammar;
+mod graph;
+mod layers;
+mod protocols;
+mod reports;
+mod resolve;
+pub mod rules;
+mod suggest;
+mod sweep;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::stages::kind::Settings;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 
-use crate::stages::Reference;
+use crate::stages::{Kind, Reference};
+use document::{Item, Report, Span, Table};
+
+/// Loads an experiment: reads all layers, checks everything and resolves the points.
+///
+/// On error, every mistake that could be found is in the diagnostics, in the order of the texts.
+pub fn load(path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Result<Experiment, Diagnostics> {
+    let mut report = Report::default();
+    let experiment = read(&mut report, path, options, kinds);
+    match experiment {
+        Some(experiment) if !report.has_errors() => Ok(Experiment { notes: report.of(Severity::Note).0, ..experiment }),
+        _ => Err(report.of(Severity::Error)),
+    }
+}
+
+fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Option<Experiment> {
+    let layers::Merged { table: merged, protocol } = layers::load(report, path, options)?;
+    let start = Span { source: 0, start: 0, end: 0 };
+    check::Checker::new(report).table(&merged, start, &grammar::schema(), "", &BTreeSet::new());
+    for profile in graph::section(&merged, "profiles") {
+        if let Some(table) = profile.item.table() {
+            let what = format!("`profiles.{}`", profile.key);
+            check::Checker::partial(report).table(table, profile.key_span, &grammar::schema(), &what, &BTreeSet::new());
+        }
+    }
+    let graph = graph::Graph::read(report, &merged, kinds);
+    graph.check_profiles(report, &merged);
+    let sweep = sweep::Sweep::read(report, &merged, &graph);
+    graph.check_stages(report, &sweep.always_bound());
+    let reports = reports::Reports::read(report, &merged, &graph, &sweep, &crate::comparisons::kinds());
+    let (run, targets) = run_settings(report, &merged, &graph);
+    if report.has_errors() {
+        return None;
+    }
+    let points = resolve::Resolver::new(&graph, &sweep, targets).points(report);
+    if report.has_errors() {
+        return None;
+    }
+    if points.is_empty() {
+        report.error_nowhere("no point is left", "`exclude` drops them all; take an entry of `[exclude]` away");
+    }
+    reports.check_points(report, &points);
+    let label = |value: &sweep::AxisValue| value.label.clone();
+    let axes = sweep.axes.iter().map(|axis| AxisInfo {
+        name: axis.name.clone(),
+        labels: axis.values.iter().map(label).collect(),
+        binds: axis.binds.iter().map(|target| graph.target_name(target)).collect(),
+    });
+    Some(Experiment {
+        name: merged.get("name").and_then(Item::text)?.to_owned(),
+        path: path.to_owned(),
+        protocol,
+        run,
+        data: externals(&merged, "data"),
+        models: externals(&merged, "models"),
+        axes: axes.collect(),
+        ablations: sweep.ablations.iter().map(|ablation| ablation.name.clone()).collect(),
+        points,
+        comparisons: reports.comparisons,
+        tables: reports.tables,
+        notes: Vec::new(),
+    })
+}
+
+fn externals(merged: &Table, section: &str) -> BTreeMap<String, External> {
+    let external = |table: &Table| {
+        let text = |key: &str| table.get(key).and_then(Item::text).map(str::to_owned);
+        let source = match (text("path"), text("hub")) {
+            (Some(path), _) => Source::Path(PathBuf::from(path)),
+            (None, Some(repository)) => Source::Hub { repository, revision: text("revision") },
+            (None, None) => return None,
+        };
+        Some(External { kind: text("kind"), source })
+    };
+    let entries = graph::section(merged, section);
+    entries.filter_map(|entry| Some((entry.key.clone(), external(entry.item.table()?)?))).collect()
+}
+
+/// `[run]` with its defaults, and the stages that it names as targets.
+fn run_settings(report: &mut Report, merged: &Table, graph: &graph::Graph<'_>) -> (RunSettings, Vec<usize>) {
+    let table = merged.get("run").and_then(Item::table);
+    let field = |key: &str| table.and_then(|table| table.get(key));
+    let text = |key: &str| field(key).and_then(Item::text).map(str::to_owned);
+    let defaults = grammar::schema()["properties"]["run"]["properties"].clone();
+    let default = |key: &str| defaults[key]["default"].as_str().unwrap_or_default().to_owned();
+    let mut targets = Vec::new();
+    for item in field("targets").map(Item::one_or_many).unwrap_or_default() {
+        let Some(name) = item.text() else { continue };
+        match graph.stage(name) {
+            Some(stage) => targets.push(stage),
+            None => {
+                let hint = suggest::hint(name, "stages", graph.stages.iter().map(|stage| stage.name));
+                report.error(item.span, format!("no stage `{name}` to reach"), hint);
+            }
+        }
+    }
+    let names = targets.iter().map(|stage| graph.stages[*stage].name.to_owned()).collect();
+    let jobs = field("jobs").and_then(|item| item.plain().as_u64()).and_then(|jobs| usize::try_from(jobs).ok());
+    let run = RunSettings {
+        store: PathBuf::from(text("store").unwrap_or_else(|| default("store"))),
+        device: text("device").unwrap_or_else(|| default("device")),
+        jobs: jobs.unwrap_or(1),
+        targets: names,
+    };
+    (run, targets)
+}
 
 /// What lies above the experiment file.
 #[derive(Clone, Debug, Default)]
@@ -184,3 +300,6 @@ pub struct Published {
     /// Where it was published.
     pub source: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

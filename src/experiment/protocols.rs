@@ -3,7 +3,7 @@
 //! What a protocol says lies above the built-in defaults of a kind and below everything that a file says. Which value
 //! comes from where: `reference/method.md` section 8.1 of the design notes, told in each file.
 
-use super::document::{Entry, Item, ItemValue, Origin, Report, Table, parse};
+use super::document::{Entry, Item, ItemValue, Report, Table, parse};
 use super::suggest;
 
 /// Name → text.
@@ -32,7 +32,7 @@ pub(super) fn layer(report: &mut Report, merged: &Table) -> (String, Option<Tabl
         }
         return (name.to_owned(), None);
     };
-    let source = report.add_source(format!("protocol {name}"), *text, Origin::Protocol(name.to_owned()));
+    let source = report.add_source(format!("protocol {name}"), *text);
     let kinds = parse(report, source);
     let stages = merged.get("stages").and_then(Item::table).into_iter().flat_map(|stages| &stages.entries);
     let entries: Vec<Entry> = stages
@@ -61,7 +61,7 @@ mod tests {
         let kinds = crate::stages::kinds();
         for (name, text) in PROTOCOLS {
             let mut report = Report::default();
-            let source = report.add_source(format!("protocols/{name}.toml"), *text, Origin::File);
+            let source = report.add_source(format!("protocols/{name}.toml"), *text);
             for entry in parse(&mut report, source).entries {
                 let Some(kind) = kinds.iter().find(|kind| kind.name == entry.key) else {
                     panic!("protocol {name}: no kind `{}`", entry.key);

@@ -37,6 +37,8 @@ pub(super) struct Resolver<'a> {
     graph: &'a Graph<'a>,
     sweep: &'a Sweep,
     targets: Vec<usize>,
+    /// Stage → every stage that it can take something from, itself included.
+    above: Vec<BTreeSet<usize>>,
     axes_of: Vec<Vec<usize>>,
     ablations_of: Vec<Vec<usize>>,
     raw_ids: HashMap<Vec<u32>, u32>,
@@ -61,11 +63,16 @@ impl<'a> Resolver<'a> {
             let sets = |ablation: &Ablation| ablation.sets.iter().any(|(target, _)| target.stage == stage);
             (0..sweep.ablations.len()).filter(|index| sets(&sweep.ablations[*index])).collect()
         };
-        let targets = if targets.is_empty() { sinks(graph, sweep) } else { targets };
+        let direct = references(graph, sweep);
+        let targets = match targets.is_empty() {
+            true => (0..stages).filter(|stage| !direct.iter().any(|needed| needed.contains(stage))).collect(),
+            false => targets,
+        };
         Self {
             graph,
             sweep,
             targets,
+            above: (0..stages).map(|stage| above(&direct, stage)).collect(),
             axes_of: (0..stages).map(axes_of).collect(),
             ablations_of: (0..stages).map(ablations_of).collect(),
             raw_ids: HashMap::new(),
@@ -82,7 +89,8 @@ impl<'a> Resolver<'a> {
         let mut points = Vec::new();
         let mut idle: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         let mut applied: BTreeSet<usize> = BTreeSet::new();
-        let target_names: Vec<String> = self.targets.iter().map(|stage| self.graph.stages[*stage].name.to_owned()).collect();
+        let target_names: Vec<String> =
+            self.targets.iter().map(|stage| self.graph.stages[*stage].name.to_owned()).collect();
         let mut choice = vec![0_usize; sweep.axes.len()];
         if sweep.axes.iter().any(|axis| axis.values.is_empty()) {
             return points;
@@ -110,7 +118,8 @@ impl<'a> Resolver<'a> {
                 };
                 let Some(reached) = reached else { continue };
                 if let Some(index) = ablation.filter(|_| base.as_ref() == Some(&reached)) {
-                    let shown: Vec<String> = coordinates.iter().map(|(axis, label)| format!("{axis} = {label}")).collect();
+                    let shown: Vec<String> =
+                        coordinates.iter().map(|(axis, label)| format!("{axis} = {label}")).collect();
                     idle.entry(index).or_default().push(shown.join(", "));
                 }
                 let not_applicable = self.judge(report, &reached, ablation);
@@ -126,7 +135,8 @@ impl<'a> Resolver<'a> {
                     not_applicable,
                 });
             }
-            let Some(next) = (0..choice.len()).rev().find(|axis| choice[*axis] + 1 < sweep.axes[*axis].values.len()) else {
+            let Some(next) = (0..choice.len()).rev().find(|axis| choice[*axis] + 1 < sweep.axes[*axis].values.len())
+            else {
                 break;
             };
             choice[next] += 1;
@@ -328,7 +338,9 @@ impl<'a> Resolver<'a> {
     /// The first rule by which a point does not exist. What no axis and no ablation chose is an error or a note.
     fn judge(&self, report: &mut Report, reached: &[NodeId], ablation: Option<usize>) -> Option<NotApplicable> {
         let mut verdict = None;
-        for (id, rule) in reached.iter().flat_map(|id| self.nodes[*id as usize].hits.iter().map(move |rule| (*id, *rule))) {
+        for (id, rule) in
+            reached.iter().flat_map(|id| self.nodes[*id as usize].hits.iter().map(move |rule| (*id, *rule)))
+        {
             let chosen = self.is_chosen(rule, id, ablation);
             match rule.verdict {
                 Verdict::NotApplicable if chosen => {
@@ -352,14 +364,12 @@ impl<'a> Resolver<'a> {
 
     /// Whether an axis or the ablation sets a field of the rule, at the stage or anywhere upstream of it.
     fn is_chosen(&self, rule: &Rule, id: NodeId, ablation: Option<usize>) -> bool {
-        let resolved = &self.nodes[id as usize];
+        let above = &self.above[self.nodes[id as usize].stage];
         let concerns = |target: &Target| {
-            target.stage == resolved.stage && rule.conditions.iter().any(|condition| condition.field == target.field)
+            above.contains(&target.stage) && rule.conditions.iter().any(|condition| condition.field == target.field)
         };
-        let axes = self.sweep.axes.iter().flat_map(|axis| &axis.binds);
-        let ablated = ablation.iter().flat_map(|index| self.sweep.ablations[*index].sets.iter().map(|(target, _)| target));
-        axes.chain(ablated).any(concerns)
-            || resolved.upstream.iter().any(|(_, upstream)| self.is_chosen(rule, *upstream, ablation))
+        let ablated = ablation.iter().flat_map(|index| &self.sweep.ablations[*index].sets).map(|(target, _)| target);
+        self.sweep.axes.iter().flat_map(|axis| &axis.binds).chain(ablated).any(concerns)
     }
 
     fn place(&self, rule: &Rule, id: NodeId) -> (Span, &str) {
@@ -370,17 +380,33 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The stages that nothing refers to: not the file, not a default, not an axis value, not an ablation.
-fn sinks(graph: &Graph<'_>, sweep: &Sweep) -> Vec<usize> {
-    let mut needed = BTreeSet::new();
-    for stage in &graph.stages {
+/// Stage → the stages that it refers to: in the file, by default, on an axis or in an ablation.
+fn references(graph: &Graph<'_>, sweep: &Sweep) -> Vec<BTreeSet<usize>> {
+    let mut direct = vec![BTreeSet::new(); graph.stages.len()];
+    for (index, stage) in graph.stages.iter().enumerate() {
         for (field, schema) in stage.kind.iter().flat_map(|kind| kind.fields()) {
             if schema.get("x-accepts").is_some() {
                 let written = stage.table.get(field).map(Item::plain).or_else(|| schema.get("default").cloned());
-                needed.extend(written.as_ref().and_then(Value::as_str).and_then(|text| graph.referred(text)));
+                direct[index].extend(written.as_ref().and_then(Value::as_str).and_then(|text| graph.referred(text)));
             }
         }
     }
-    needed.extend(sweep.settings().filter_map(|(_, item)| graph.referred(item.text()?)));
-    (0..graph.stages.len()).filter(|stage| !needed.contains(stage)).collect()
+    for (target, item) in sweep.settings() {
+        let kind = graph.stages[target.stage].kind;
+        if kind.is_some_and(|kind| kind.accepts(&target.field).is_some()) {
+            direct[target.stage].extend(item.text().and_then(|text| graph.referred(text)));
+        }
+    }
+    direct
+}
+
+fn above(direct: &[BTreeSet<usize>], stage: usize) -> BTreeSet<usize> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![stage];
+    while let Some(next) = open.pop() {
+        if found.insert(next) {
+            open.extend(&direct[next]);
+        }
+    }
+    found
 }

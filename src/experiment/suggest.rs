@@ -3,7 +3,7 @@
 /// The candidates that are near enough to `word`, nearest first.
 ///
 /// The measure is the Damerau-Levenshtein distance (an interchange counts one), without regard to case and with `-` as
-/// `_`; a word that starts with the other counts one. Ties go to the greater Jaro-Winkler similarity, then to the order
+/// `_`; a word that starts with the other counts one and a half. Ties go to the greater Jaro-Winkler similarity, then to the order
 /// of the candidates, so put those first that are more to be expected.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
@@ -13,14 +13,14 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .enumerate()
         .filter_map(|(order, candidate)| {
             let known = plain(candidate);
-            let mut distance = strsim::damerau_levenshtein(&wanted, &known);
+            let mut distance = 2 * strsim::damerau_levenshtein(&wanted, &known);
             let shorter = wanted.chars().count().min(known.chars().count());
             if shorter >= 3 && (known.starts_with(&wanted) || wanted.starts_with(&known)) {
-                distance = distance.min(1);
+                distance = distance.min(3);
             }
             let longer = wanted.chars().count().max(known.chars().count());
-            let allowed = (longer / 3).max(if longer > 2 { 2 } else { 1 });
-            (distance <= allowed && distance < longer)
+            let allowed = 2 * (longer / 3).max(if longer > 2 { 2 } else { 1 });
+            (distance <= allowed && distance < 2 * longer)
                 .then(|| (distance, strsim::jaro_winkler(&wanted, &known), order, candidate))
         })
         .collect();
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_true_word_comes_first_after_usual_slips() {
-        let words = ["epochs", "batch", "seed", "steps", "inject", "to", "values", "set", "where", "lr", "pool", "split"];
+        let words =
+            ["epochs", "batch", "seed", "steps", "inject", "to", "values", "set", "where", "lr", "pool", "split"];
         for word in words {
             let letters: Vec<char> = word.chars().collect();
             for at in 0..letters.len() {

@@ -62,7 +62,11 @@ impl Sweep {
             let Some(item) = entry.item.table().and_then(|table| table.get("where")) else { continue };
             let selection = sweep.selection(report, item, true);
             if item.table().is_some_and(|table| table.entries.is_empty()) {
-                report.error(item.span, format!("`exclude.{}` drops every point", entry.key), "name an axis and labels");
+                report.error(
+                    item.span,
+                    format!("`exclude.{}` drops every point", entry.key),
+                    "name an axis and labels",
+                );
             }
             sweep.exclude.push(selection);
         }
@@ -92,7 +96,9 @@ impl Sweep {
     /// The labels of an axis or of `ablation`.
     pub fn labels(&self, coordinate: &str) -> Option<Vec<&str>> {
         if coordinate == ABLATION {
-            return Some([BASE].into_iter().chain(self.ablations.iter().map(|ablation| ablation.name.as_str())).collect());
+            return Some(
+                [BASE].into_iter().chain(self.ablations.iter().map(|ablation| ablation.name.as_str())).collect(),
+            );
         }
         let axis = self.axes.iter().find(|axis| axis.name == coordinate)?;
         Some(axis.values.iter().map(|value| value.label.as_str()).collect())
@@ -158,7 +164,8 @@ fn axis(report: &mut Report, entry: &Entry, graph: &Graph<'_>, bound: &mut BTree
                     let hint = "add `to = [\"stage.field\"]`, the fields that each value sets";
                     report.error(entry.key_span, format!("axis `{name}` needs `to`"), hint);
                 }
-                axis.values.extend(items.iter().map(|item| AxisValue { label: label(&item.plain()), sets: Vec::new() }));
+                axis.values
+                    .extend(items.iter().map(|item| AxisValue { label: label(&item.plain()), sets: Vec::new() }));
                 return Some(axis);
             };
             for item in to.one_or_many() {

@@ -1,0 +1,233 @@
+//! `[comparisons.*]` and `[tables.*]`: what they name must be there and must select something.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::check::Checker;
+use super::document::{Entry, Item, Report, Span, Table};
+use super::graph::{Graph, section};
+use super::suggest;
+use super::sweep::{ABLATION, BASE, Sweep, selects};
+use super::{ComparisonSpec, Point, Published, Selection, TableSpec};
+use crate::comparisons::ComparisonKind;
+
+/// The comparison kind when a file names none.
+const DEFAULT_KIND: &str = "scores";
+
+/// A selection that must choose points in which a stage is run.
+struct Selecting {
+    span: Span,
+    what: String,
+    selections: Vec<Selection>,
+    stage: Option<String>,
+}
+
+/// The comparisons and tables, and what is left to check when the points are known.
+#[derive(Default)]
+pub(super) struct Reports {
+    pub comparisons: Vec<ComparisonSpec>,
+    pub tables: Vec<TableSpec>,
+    selecting: Vec<Selecting>,
+}
+
+impl Reports {
+    pub fn read(
+        report: &mut Report,
+        merged: &Table,
+        graph: &Graph<'_>,
+        sweep: &Sweep,
+        kinds: &[ComparisonKind],
+    ) -> Self {
+        let mut reports = Self::default();
+        for entry in section(merged, "comparisons") {
+            reports.comparison(report, entry, graph, sweep, kinds);
+        }
+        for entry in section(merged, "tables") {
+            reports.table(report, merged, entry, graph, sweep);
+        }
+        reports
+    }
+
+    /// Reports selections that choose no point.
+    pub fn check_points(&self, report: &mut Report, points: &[Point]) {
+        for selecting in &self.selecting {
+            let chosen = points.iter().any(|point| {
+                let at = |key: &str| match key {
+                    ABLATION => Some(point.ablation.as_deref().unwrap_or(BASE)),
+                    axis => point.coordinates.get(axis).map(String::as_str),
+                };
+                point.not_applicable.is_none()
+                    && selecting.stage.as_ref().is_none_or(|stage| point.stages.contains_key(stage))
+                    && selecting.selections.iter().all(|selection| selects(selection, at))
+            });
+            if !chosen {
+                let stage = selecting.stage.as_ref().map(|stage| format!(" that runs `{stage}`")).unwrap_or_default();
+                let hint = format!(
+                    "no point{stage} has these labels; `soctok check` counts the points, `soctok plan` lists them"
+                );
+                report.error(selecting.span, format!("{} selects nothing", selecting.what), hint);
+            }
+        }
+    }
+
+    fn comparison(
+        &mut self,
+        report: &mut Report,
+        entry: &Entry,
+        graph: &Graph<'_>,
+        sweep: &Sweep,
+        kinds: &[ComparisonKind],
+    ) {
+        let Some(table) = entry.item.table() else { return };
+        let name = &entry.key;
+        if graph.stage(name).is_some() {
+            let message = format!("comparison `{name}` is called like a stage");
+            report.error(entry.key_span, message, "give it another name: tables name both in the same way");
+        }
+        let kind_item = table.get("kind");
+        let kind_name = kind_item.and_then(Item::text).unwrap_or(DEFAULT_KIND);
+        let kind = kinds.iter().find(|kind| kind.name == kind_name);
+        if let (None, Some(item)) = (kind, kind_item) {
+            let hint = suggest::hint(kind_name, "comparison kinds", kinds.iter().map(|kind| kind.name));
+            report.error(item.span, format!("no comparison kind `{kind_name}`"), hint);
+        }
+        let Some(kind) = kind else { return };
+        Checker::new(report).table(
+            table,
+            entry.key_span,
+            &comparison_schema(kind),
+            &format!("comparison `{name}`"),
+            &BTreeSet::new(),
+        );
+        let of = table.get("of").and_then(|item| figure(report, item, "of", &stage_names(graph)));
+        let mut settings = super::Settings::new();
+        for field in table.entries.iter().filter(|field| !matches!(field.key.as_str(), "kind" | "of")) {
+            if is_selection(&kind.schema["properties"][&field.key]) {
+                let selection = sweep.selection(report, &field.item, true);
+                settings.insert(field.key.clone(), json!(selection));
+                self.selecting.push(Selecting {
+                    span: field.item.span,
+                    what: format!("`{}` of comparison `{name}`", field.key),
+                    selections: vec![selection],
+                    stage: of.as_ref().map(|(stage, _)| stage.clone()),
+                });
+            } else {
+                settings.insert(field.key.clone(), field.item.plain());
+            }
+        }
+        if let Some(of) = of {
+            self.comparisons.push(ComparisonSpec { name: name.clone(), kind: kind_name.to_owned(), of, settings });
+        }
+    }
+
+    fn table(&mut self, report: &mut Report, merged: &Table, entry: &Entry, graph: &Graph<'_>, sweep: &Sweep) {
+        let Some(table) = entry.item.table() else { return };
+        let name = &entry.key;
+        let comparisons: Vec<&str> = section(merged, "comparisons").map(|entry| entry.key.as_str()).collect();
+        let mut known = stage_names(graph);
+        known.extend(&comparisons);
+        let value = table.get("value").and_then(|item| figure(report, item, "value", &known));
+        let mut used = Vec::new();
+        let mut dimension = |report: &mut Report, key: &str| {
+            let items = table.get(key).map(Item::one_or_many).unwrap_or_default();
+            let names: Vec<String> = items
+                .iter()
+                .filter_map(|item| {
+                    let axis = item.text()?;
+                    if !sweep.coordinates().contains(&axis) {
+                        let hint = suggest::hint(axis, "axes", sweep.coordinates());
+                        report.error(item.span, format!("`{key}` of table `{name}` names no axis: `{axis}`"), hint);
+                    } else if used.contains(&axis.to_owned()) {
+                        let message = format!("table `{name}` uses the axis `{axis}` twice");
+                        report.error(item.span, message, "an axis makes rows, or columns, or is averaged over");
+                    }
+                    used.push(axis.to_owned());
+                    Some(axis.to_owned())
+                })
+                .collect();
+            names
+        };
+        let (rows, columns, over) =
+            (dimension(report, "rows"), dimension(report, "columns"), dimension(report, "over"));
+        let shown = table.get("where").map(|item| (item.span, sweep.selection(report, item, true)));
+        let stage = value.as_ref().filter(|(of, _)| graph.stage(of).is_some()).map(|(stage, _)| stage.clone());
+        if let Some((span, selection)) = &shown {
+            self.selecting.push(Selecting {
+                span: *span,
+                what: format!("`where` of table `{name}`"),
+                selections: vec![selection.clone()],
+                stage: stage.clone(),
+            });
+        }
+        let shown = shown.map(|(_, selection)| selection).unwrap_or_default();
+        let mut published = BTreeMap::new();
+        for cell in table.get("published").and_then(Item::table).into_iter().flat_map(|table| &table.entries) {
+            let Some(of) = cell.item.table() else { continue };
+            let (Some(item), Some(value)) = (of.get("where"), of.get("value").and_then(number)) else { continue };
+            let selection = sweep.selection(report, item, true);
+            self.selecting.push(Selecting {
+                span: item.span,
+                what: format!("published value `{}` lies outside of table `{name}`: its `where`", cell.key),
+                selections: vec![shown.clone(), selection.clone()],
+                stage: stage.clone(),
+            });
+            let tolerance = of.get("tolerance").and_then(number);
+            let source = of.get("source").and_then(Item::text).map(str::to_owned);
+            published.insert(cell.key.clone(), Published { r#where: selection, value, tolerance, source });
+        }
+        if let Some(value) = value {
+            self.tables.push(TableSpec { name: name.clone(), value, rows, columns, over, r#where: shown, published });
+        }
+    }
+}
+
+/// The schema of `[comparisons.NAME]` of a kind: its settings, `kind` and `of`.
+pub(super) fn comparison_schema(kind: &ComparisonKind) -> Value {
+    let mut schema = kind.schema.clone();
+    schema["additionalProperties"] = Value::Bool(false);
+    let of = json!({ "type": "string", "description": "What is compared, as `stage.column`" });
+    let name = json!({ "const": kind.name, "default": DEFAULT_KIND, "description": kind.summary });
+    match schema["properties"].as_object_mut() {
+        Some(properties) => {
+            properties.insert("kind".to_owned(), name);
+            properties.insert("of".to_owned(), of);
+        }
+        None => schema["properties"] = json!({ "kind": name, "of": of }),
+    }
+    match schema["required"].as_array_mut() {
+        Some(required) => required.insert(0, json!("of")),
+        None => schema["required"] = json!(["of"]),
+    }
+    schema
+}
+
+fn is_selection(schema: &Value) -> bool {
+    let forms = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    schema["x-selection"] == true || forms.into_iter().any(|form| form["x-selection"] == true)
+}
+
+fn stage_names<'a>(graph: &Graph<'a>) -> Vec<&'a str> {
+    graph.stages.iter().map(|stage| stage.name).collect()
+}
+
+fn number(item: &Item) -> Option<f64> {
+    item.plain().as_f64()
+}
+
+/// Splits `stage.column`; the stage (or comparison) must be known.
+fn figure(report: &mut Report, item: &Item, key: &str, known: &[&str]) -> Option<(String, String)> {
+    let text = item.text()?;
+    let (of, column) = text.split_once('.').unwrap_or((text, ""));
+    if !known.contains(&of) {
+        let hint = suggest::hint(of, "names", known.iter().copied());
+        report.error(item.span, format!("`{key}` names nothing known: `{of}`"), hint);
+        return None;
+    }
+    if column.is_empty() {
+        let hint = format!("write `{key} = \"{of}.COLUMN\"`, as in `perplexity.bits_per_word`");
+        report.error(item.span, format!("`{text}` names no column"), hint);
+        return None;
+    }
+    Some((of.to_owned(), column.to_owned()))
+}
