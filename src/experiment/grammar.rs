@@ -162,7 +162,7 @@ fn table() -> Value {
         "additionalProperties": false,
         "required": ["value"],
         "properties": {
-            "value": text("The figure shown, as `stage.figure` or `comparison.figure`"),
+            "value": names("The figure or figures shown, as `stage.figure` or `comparison.figure`"),
             "rows": names("Axes, or `ablation`, that make the rows"),
             "columns": names("Axes, or `ablation`, that make the columns"),
             "over": names("Axes that are averaged over"),

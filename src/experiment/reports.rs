@@ -127,7 +127,8 @@ impl Reports {
         let comparisons: Vec<&str> = section(merged, "comparisons").map(|entry| entry.key.as_str()).collect();
         let mut known = stage_names(graph);
         known.extend(&comparisons);
-        let value = table.get("value").and_then(|item| figure(report, item, "value", &known));
+        let items = table.get("value").map(Item::one_or_many).unwrap_or_default();
+        let value: Vec<_> = items.iter().filter_map(|item| figure(report, item, "value", &known)).collect();
         let mut used = Vec::new();
         let mut dimension = |report: &mut Report, key: &str| {
             let items = table.get(key).map(Item::one_or_many).unwrap_or_default();
@@ -151,7 +152,7 @@ impl Reports {
         let (rows, columns, over) =
             (dimension(report, "rows"), dimension(report, "columns"), dimension(report, "over"));
         let shown = table.get("where").map(|item| (item.span, sweep.selection(report, item, true)));
-        let stage = value.as_ref().filter(|(of, _)| graph.stage(of).is_some()).map(|(stage, _)| stage.clone());
+        let stage = value.first().filter(|(of, _)| graph.stage(of).is_some()).map(|(stage, _)| stage.clone());
         if let Some((span, selection)) = &shown {
             self.selecting.push(Selecting {
                 span: *span,
@@ -176,9 +177,7 @@ impl Reports {
             let source = of.get("source").and_then(Item::text).map(str::to_owned);
             published.insert(cell.key.clone(), Published { r#where: selection, value, tolerance, source });
         }
-        if let Some(value) = value {
-            self.tables.push(TableSpec { name: name.clone(), value, rows, columns, over, r#where: shown, published });
-        }
+        self.tables.push(TableSpec { name: name.clone(), value, rows, columns, over, r#where: shown, published });
     }
 }
 

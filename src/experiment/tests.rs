@@ -240,3 +240,26 @@ fn ten_thousand_points_resolve_quickly_and_share_their_stages() {
     eprintln!("10,000 points: {elapsed:?}");
     assert!(elapsed.as_secs_f64() < 2.0, "10,000 points took {elapsed:?}");
 }
+
+#[test]
+fn every_mistake_is_found_at_once_with_its_place_and_cure() {
+    let text = GRID
+        .replace("frames = \"stage:clips\"", "frames = \"stage:clisp\"\nlocal_cap = 0\nlocal_cpa = 3")
+        .replace("kind = \"rsa\"", "kind = \"rsaa\"")
+        .replace("packs = \"stage:packs\"\nprojector", "packs = \"stage:clips\"\nprojetcor")
+        .replace("\"local\", \"full\"]", "\"local\", \"ful\"]")
+        .replace("to = \"rsa.pool\"", "to = \"embed.pairign\"");
+    let expected = [
+        "9: `stage:clisp` leads to nothing: no stage `clisp` | did you mean `stage:clips`?",
+        "10: `0` is out of range for `local_cap` | `local_cap` is a whole number of at least 1",
+        "11: unknown key `local_cpa` in stage `packs` (kind `packs`) | did you mean `local_cap`?",
+        "18: `stage:clips` gives `frames`, `text`, but `packs` takes `packs` | these fit: `stage:packs`",
+        "19: unknown key `projetcor` in stage `embed` (kind `embed`) | did you mean `projector`?",
+        "21: no stage kind `rsaa` | did you mean `rsa`?",
+        "25: `ful` is no value of `projector.inject` | did you mean `full`? it is one of `none`, `global`, `local`, `full`",
+        "25: `ful` is no value of `embed.inject` | did you mean `full`? it is one of `none`, `global`, `local`, `full`",
+        "27: stage `embed` (kind `embed`) has no field `pairign` | did you mean `pairing`?",
+    ];
+    let found = mistakes(&text);
+    assert_eq!(found, expected, "{found:#?}");
+}
