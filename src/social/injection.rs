@@ -1,0 +1,389 @@
+//! Social tokens in their places: from samples and vectors to the inputs of the language model's first layer.
+//!
+//! Three steps. [`Bank`] holds the vectors that the projector reads and says which of them each social token is made of;
+//! [`prepare`] settles ids, places and labels of every sample once; [`Batch`] pads some samples to the right and joins
+//! text rows with projected rows by one concatenation and one selection, so no value is computed on the way.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::packs::{GlobalMode, Packs};
+use super::prompt::EmbeddingScale;
+use super::samples::{Sequence, Slot};
+use crate::models::gemma::Gemma;
+use crate::npy::Array;
+use crate::stages::{Result, StageError};
+
+/// The vectors that the projector reads, and which of them a social token is made of.
+pub struct Bank<'a> {
+    packs: &'a Packs,
+    /// `[rows, dim]`: the packs' globals, then their locals; or the two constants of global and local tokens.
+    pub vectors: Array<f32>,
+    constant: bool,
+}
+
+impl<'a> Bank<'a> {
+    /// The packs' own vectors.
+    pub fn of_features(packs: &'a Packs) -> Self {
+        let mut values = packs.global.values.clone();
+        values.extend(&packs.locals.values);
+        let rows = packs.global.shape[0] + packs.locals.shape[0];
+        Self { packs, vectors: Array::new([rows, packs.dim()], values), constant: false }
+    }
+
+    /// One vector for every global and one for every local token: `[2, dim]`.
+    pub fn of_constants(packs: &'a Packs, constants: Array<f32>) -> Self {
+        Self { packs, vectors: constants, constant: true }
+    }
+
+    /// The means of the vectors of these clips' global and local tokens, `[2, dim]`; without locals, twice the first.
+    pub fn means(packs: &Packs, clips: &[usize]) -> Array<f32> {
+        let mean = |array: &Array<f32>, rows: &[usize]| {
+            let mut sum = vec![0.0f64; packs.dim()];
+            for &row in rows {
+                sum.iter_mut().zip(array.row(row)).for_each(|(sum, &x)| *sum += f64::from(x));
+            }
+            sum.iter().map(|sum| (sum / rows.len() as f64) as f32).collect::<Vec<_>>()
+        };
+        let locals: Vec<usize> =
+            clips.iter().flat_map(|&clip| packs.clips[clip].locals.iter().map(|local| local.row)).collect();
+        let mut values = mean(&packs.global, clips);
+        let second = if locals.is_empty() { values.clone() } else { mean(&packs.locals, &locals) };
+        values.extend(second);
+        Array::new([2, packs.dim()], values)
+    }
+
+    /// Rows of [`Bank::vectors`] whose projections' mean is the token in `slot` of clip `own` (a row of the packs) when
+    /// the vectors come from clip `from`. The r-th of M local tokens takes the vector of that rank among the locals of
+    /// `from`, or the global one of a clip without locals.
+    fn rows(&self, slot: Slot, own: usize, from: usize) -> Result<Vec<usize>> {
+        let locals = &self.packs.clips[from].locals;
+        let first_local = self.packs.clips.len();
+        Ok(match slot {
+            Slot::Global if self.constant => vec![0],
+            Slot::Local(_) if self.constant => vec![1],
+            Slot::Global if self.packs.global_mode == GlobalMode::ClipMean => vec![from],
+            Slot::Global if locals.is_empty() => {
+                return Err(StageError::hint(
+                    format!("clip `{}` has no local token to make its global one of", self.packs.clips[from].clip_id),
+                    "set `global_mode = \"clip_mean\"` in the packs, or leave such clips out",
+                ));
+            }
+            Slot::Global => locals.iter().map(|local| first_local + local.row).collect(),
+            Slot::Local(_) if locals.is_empty() => vec![from],
+            Slot::Local(place) => {
+                let count = self.packs.clips[own].locals.len();
+                vec![first_local + locals[(2 * place + 1) * locals.len() / (2 * count)].row]
+            }
+            Slot::Bos(_) | Slot::Text(_) | Slot::Eos(_) => Vec::new(),
+        })
+    }
+}
+
+/// A sample with everything settled that does not change between steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// Token ids; any id where a social token stands.
+    ids: Vec<u32>,
+    /// Positions of social tokens and the bank's rows that they are made of.
+    social: Vec<(usize, Vec<usize>)>,
+    /// Positions that predict, and the ids that they should.
+    labels: Vec<(usize, u32)>,
+}
+
+impl Prepared {
+    /// Length in tokens.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// Settles samples. `places` gives the packs' row of each clip, `sources` the row that its vectors come from (the same
+/// unless clips are paired wrongly on purpose); both are by number of the clip and unused without social tokens.
+pub fn prepare(
+    sequences: &[Sequence],
+    bank: Option<&Bank>,
+    places: &[usize],
+    sources: &[usize],
+    pad: u32,
+) -> Result<Vec<Prepared>> {
+    sequences
+        .iter()
+        .map(|sequence| {
+            let mut social = Vec::new();
+            for (position, &slot) in sequence.slots.iter().enumerate() {
+                if let (None, Some(bank)) = (slot.id(), bank) {
+                    social.push((position, bank.rows(slot, places[sequence.clip], sources[sequence.clip])?));
+                }
+            }
+            let ids = sequence.slots.iter().map(|slot| slot.id().unwrap_or(pad)).collect();
+            let labels = sequence.targets.iter().map(|target| (target.position - 1, target.id)).collect();
+            Ok(Prepared { ids, social, labels })
+        })
+        .collect()
+}
+
+/// Groups of at most `size` samples of like length: the numbers of the samples, longest groups last.
+pub fn by_length(samples: &[Prepared], size: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..samples.len()).collect();
+    order.sort_by_key(|&sample| (samples[sample].tokens(), sample));
+    order.chunks(size.max(1)).map(<[usize]>::to_vec).collect()
+}
+
+/// Samples side by side, padded to the right.
+pub struct Batch {
+    samples: usize,
+    tokens: usize,
+    ids: Vec<i64>,
+    /// The bank's row of each row that the projector reads.
+    pub rows: Vec<i64>,
+    /// Flat places (sample · tokens + position) of the social tokens.
+    places: Vec<i64>,
+    /// `[social tokens, rows]`: how tokens are made of projected rows, when not one of each.
+    mixture: Option<Vec<f32>>,
+    /// (sample of the batch, position) that predict.
+    pub labels: Vec<(usize, usize)>,
+    /// What they should predict.
+    pub targets: Vec<u32>,
+}
+
+impl Batch {
+    /// Joins samples.
+    pub fn new<'a>(samples: impl IntoIterator<Item = &'a Prepared>, pad: u32) -> Self {
+        let samples: Vec<&Prepared> = samples.into_iter().collect();
+        let tokens = samples.iter().map(|sample| sample.tokens()).max().unwrap_or(0);
+        let mut batch = Self {
+            samples: samples.len(),
+            tokens,
+            ids: vec![i64::from(pad); samples.len() * tokens],
+            rows: Vec::new(),
+            places: Vec::new(),
+            mixture: None,
+            labels: Vec::new(),
+            targets: Vec::new(),
+        };
+        let mut groups: Vec<usize> = Vec::new();
+        for (number, sample) in samples.iter().enumerate() {
+            let start = number * tokens;
+            for (slot, &id) in batch.ids[start..].iter_mut().zip(&sample.ids) {
+                *slot = i64::from(id);
+            }
+            for (position, rows) in &sample.social {
+                batch.places.push((start + position) as i64);
+                batch.rows.extend(rows.iter().map(|&row| row as i64));
+                groups.push(rows.len());
+            }
+            batch.labels.extend(sample.labels.iter().map(|&(position, _)| (number, position)));
+            batch.targets.extend(sample.labels.iter().map(|&(_, id)| id));
+        }
+        if groups.iter().any(|&count| count != 1) {
+            let mut mixture = vec![0.0; groups.len() * batch.rows.len()];
+            let mut column = 0;
+            for (token, &count) in groups.iter().enumerate() {
+                let start = token * batch.rows.len() + column;
+                mixture[start..start + count].fill(1.0 / count as f32);
+                column += count;
+            }
+            batch.mixture = Some(mixture);
+        }
+        batch
+    }
+
+    /// Samples and tokens of the padded batch.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.samples, self.tokens)
+    }
+
+    /// Whether there is any social token.
+    pub fn is_social(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// The rows of `bank` `[rows, dim]` that the projector reads.
+    pub fn projector_inputs(&self, bank: &Tensor<2>) -> Tensor<2> {
+        bank.clone().select(0, integers(&self.rows, &bank.device()))
+    }
+
+    /// Social tokens `[social tokens, hidden]` from projected rows `[rows, hidden]`.
+    pub fn social(&self, projected: Tensor<2>) -> Tensor<2> {
+        match &self.mixture {
+            None => projected,
+            Some(mixture) => {
+                let shape = [self.places.len(), self.rows.len()];
+                let weights = Tensor::<2>::from_data(TensorData::new(mixture.clone(), shape), &projected.device());
+                weights.matmul(projected)
+            }
+        }
+    }
+
+    /// What enters the first layer, `[samples, tokens, hidden]`: text rows, and `social` `[social tokens, hidden]` (on
+    /// the model's plain device) in its places.
+    pub fn inputs(&self, gemma: &Gemma, social: Option<Tensor<2>>, scale: EmbeddingScale) -> Tensor<3> {
+        let device = gemma.device();
+        let ids = TensorData::new(self.ids.clone(), [self.samples, self.tokens]);
+        let rows = gemma.rows(Tensor::<2, Int>::from_data(ids, &device));
+        let shape @ [samples, tokens, hidden] = rows.dims();
+        let factor = gemma.embedding_scale();
+        let Some(social) = social.filter(|_| self.is_social()) else {
+            return rows.mul_scalar(factor);
+        };
+        let flat = rows.reshape([samples * tokens, hidden]);
+        let flat = if scale == EmbeddingScale::Before { flat.mul_scalar(factor) } else { flat };
+        let mut index: Vec<i64> = (0..(samples * tokens) as i64).collect();
+        for (number, &place) in self.places.iter().enumerate() {
+            index[place as usize] = (samples * tokens + number) as i64;
+        }
+        let joined = Tensor::cat(vec![flat, social], 0).select(0, integers(&index, &device));
+        let joined = if scale == EmbeddingScale::After { joined.mul_scalar(factor) } else { joined };
+        joined.reshape(shape)
+    }
+
+    /// The gradient at the social tokens `[social tokens, hidden]`, given the one at the inputs of the first layer.
+    pub fn social_gradient(&self, gradient: Tensor<3>, gemma: &Gemma, scale: EmbeddingScale) -> Tensor<2> {
+        let [samples, tokens, hidden] = gradient.dims();
+        let device = gradient.device();
+        let chosen = gradient.reshape([samples * tokens, hidden]).select(0, integers(&self.places, &device));
+        match scale {
+            EmbeddingScale::Before => chosen,
+            EmbeddingScale::After => chosen.mul_scalar(gemma.embedding_scale()),
+        }
+    }
+}
+
+fn integers(values: &[i64], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+/// Of every number of a clip, the clip that its vectors come from when each clip gets another's: no clip keeps its own.
+pub fn wrong_clips(count: usize, seed: u64) -> Result<Vec<usize>> {
+    let mut stream = crate::stats::random::Streams::new(seed, "pairing").named("wrong_clip");
+    stream.derangement(count).ok_or_else(|| {
+        StageError::hint(
+            "`pairing = \"wrong_clip\"` needs at least two clips",
+            "evaluate a split with more clips, or set `pairing = \"right\"`",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packs::{Local, PackedClip};
+    use super::super::samples::{Class, Target};
+    use super::*;
+    use crate::models::gemma::GemmaConfig;
+    use crate::stats::random::Streams;
+
+    fn packs(global_mode: GlobalMode) -> Packs {
+        let local = |word, row| Local { utterance: 0, word, frames: vec![0], row };
+        let clip = |name: &str, locals| PackedClip { clip_id: name.into(), split: None, group: None, locals };
+        let clips = vec![
+            clip("a", vec![local(0, 0), local(1, 1)]),
+            clip("b", vec![local(0, 2), local(1, 3), local(2, 4), local(3, 5)]),
+            clip("c", vec![]),
+        ];
+        let global = Array::new([3, 1], vec![10.0, 20.0, 30.0]);
+        let locals = Array::new([6, 1], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        Packs::new(clips, global, locals, global_mode, true)
+    }
+
+    #[test]
+    fn tokens_find_their_vectors() {
+        let packs = packs(GlobalMode::ClipMean);
+        let bank = Bank::of_features(&packs);
+        let value = |slot, own, from| bank.vectors.row(bank.rows(slot, own, from).unwrap()[0])[0];
+        assert_eq!((value(Slot::Global, 0, 0), value(Slot::Global, 0, 1)), (10.0, 20.0));
+        assert_eq!((value(Slot::Local(1), 0, 0), value(Slot::Local(3), 1, 1)), (2.0, 6.0));
+        // Ranks 0 and 1 of 2 fall on 1 and 3 of 4, and four fall on two twice each.
+        assert_eq!((value(Slot::Local(0), 0, 1), value(Slot::Local(1), 0, 1)), (4.0, 6.0));
+        assert_eq!([0, 1, 2, 3].map(|place| value(Slot::Local(place), 1, 0)), [1.0, 1.0, 2.0, 2.0]);
+        assert_eq!(value(Slot::Local(0), 0, 2), 30.0);
+        let constants = Bank::of_constants(&packs, Bank::means(&packs, &[0, 1]));
+        assert_eq!(constants.vectors.values, [15.0, 3.5]);
+        assert_eq!(constants.rows(Slot::Local(2), 1, 0).unwrap(), [1]);
+    }
+
+    #[test]
+    fn a_global_of_locals_is_the_mean_of_projections() {
+        let packs = packs(GlobalMode::ProjectedLocals);
+        let bank = Bank::of_features(&packs);
+        assert_eq!(bank.rows(Slot::Global, 0, 0).unwrap(), [3, 4]);
+        assert!(bank.rows(Slot::Global, 2, 2).unwrap_err().to_string().contains("`c`"));
+        let prepared = [Prepared { ids: vec![0, 0], social: vec![(0, vec![3, 4]), (1, vec![3])], labels: vec![] }];
+        let batch = Batch::new(&prepared, 0);
+        let device = Device::default();
+        let projected = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]], &device);
+        let social: Vec<f32> = batch.social(projected).into_data().try_into_vec().unwrap();
+        assert_eq!(social, [2.0, 4.0, 5.0, 5.0]);
+    }
+
+    fn gemma() -> Gemma {
+        let config = serde_json::json!({
+            "model_type": "gemma2", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2, "query_pre_attn_scalar": 2,
+            "sliding_window": 8, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 64,
+            "initializer_range": 0.1
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let config = GemmaConfig::read(folder.path()).unwrap();
+        Gemma::init(&config, &Streams::new(0, "test"), &Device::default())
+    }
+
+    fn host(tensor: Tensor<3>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn rows_enter_before_or_after_the_scale() {
+        let gemma = gemma();
+        let target = |position| Target {
+            position,
+            id: 5,
+            word: None,
+            class: Class::Text,
+            number: 0,
+            true_bits: None,
+            floor_bits: None,
+        };
+        let long = Sequence {
+            clip: 0,
+            utterance: 0,
+            slots: vec![Slot::Bos(2), Slot::Global, Slot::Text(5)],
+            targets: vec![target(2)],
+        };
+        let short = Sequence { slots: vec![Slot::Bos(2), Slot::Global], targets: vec![], ..long.clone() };
+        let packs = packs(GlobalMode::ClipMean);
+        let bank = Bank::of_features(&packs);
+        let prepared = prepare(&[long, short], Some(&bank), &[0], &[1], 0).unwrap();
+        assert_eq!(by_length(&prepared, 1), [[1], [0]]);
+        let batch = Batch::new(&prepared, 0);
+        assert_eq!((batch.rows.as_slice(), batch.labels.as_slice()), ([1i64, 1].as_slice(), [(0, 1)].as_slice()));
+        let device = gemma.device();
+        let social = Tensor::<2>::from_data([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], &device);
+        let text = host(Batch::new(&prepare_text(), 0).inputs(&gemma, None, EmbeddingScale::After));
+        let before = host(batch.inputs(&gemma, Some(social.clone()), EmbeddingScale::Before));
+        let after = host(batch.inputs(&gemma, Some(social), EmbeddingScale::After));
+        assert_eq!((&before[..4], &before[8..12]), (&text[..4], &text[4..8]));
+        assert_eq!(
+            (&before[4..8], &before[16..20]),
+            ([1.0, 2.0, 3.0, 4.0].as_slice(), [5.0, 6.0, 7.0, 8.0].as_slice())
+        );
+        assert_eq!((&after[4..8], &after[..4]), ([2.0, 4.0, 6.0, 8.0].as_slice(), &text[..4]));
+        let gradient = Tensor::<3>::ones([2, 3, 4], &device);
+        let pulled = batch.social_gradient(gradient, &gemma, EmbeddingScale::After);
+        let pulled: Vec<f32> = pulled.into_data().try_into_vec().unwrap();
+        assert_eq!(pulled, [2.0; 8]);
+    }
+
+    fn prepare_text() -> [Prepared; 1] {
+        [Prepared { ids: vec![2, 5], social: vec![], labels: vec![] }]
+    }
+
+    #[test]
+    fn no_clip_keeps_its_own_when_paired_wrongly() {
+        let order = wrong_clips(7, 3).unwrap();
+        assert!(order.iter().enumerate().all(|(clip, &from)| clip != from));
+        assert_ne!(order, wrong_clips(7, 4).unwrap());
+        assert!(wrong_clips(1, 0).unwrap_err().to_string().contains("two clips"));
+    }
+}
