@@ -5,6 +5,7 @@
 //! To add a kind: one file and one line in [`kinds`].
 
 mod context;
+pub mod encode_frames;
 pub mod kind;
 pub mod note;
 pub mod scene_packs;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Every built-in kind, in the order of the data's way.
 pub fn kinds() -> Vec<Kind> {
-    vec![Kind::of::<scene_packs::ScenePacks>(), Kind::of::<note::Note>()]
+    vec![Kind::of::<encode_frames::EncodeFrames>(), Kind::of::<scene_packs::ScenePacks>(), Kind::of::<note::Note>()]
 }
 
 /// The name of what a field points to: `stage:NAME`, `model:NAME` or `data:NAME`.
