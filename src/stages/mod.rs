@@ -9,6 +9,7 @@ pub mod encode_frames;
 pub mod kind;
 pub mod note;
 pub mod scene_packs;
+pub mod simulate_clips;
 
 pub use context::{Context, Input, Inputs, ModelCache};
 pub use kind::{Estimate, Kind, Stage, Upstream};
@@ -17,7 +18,12 @@ use serde::{Deserialize, Serialize};
 
 /// Every built-in kind, in the order of the data's way.
 pub fn kinds() -> Vec<Kind> {
-    vec![Kind::of::<encode_frames::EncodeFrames>(), Kind::of::<scene_packs::ScenePacks>(), Kind::of::<note::Note>()]
+    vec![
+        Kind::of::<simulate_clips::SimulateClips>(),
+        Kind::of::<encode_frames::EncodeFrames>(),
+        Kind::of::<scene_packs::ScenePacks>(),
+        Kind::of::<note::Note>(),
+    ]
 }
 
 /// The name of what a field points to: `stage:NAME`, `model:NAME` or `data:NAME`.

@@ -7,7 +7,9 @@
 
 pub mod enumeration;
 pub mod grammar;
+pub mod judgments;
 pub mod oracle;
+pub mod render;
 pub mod tokens;
 
 pub use grammar::{Latents, Phase, World};
