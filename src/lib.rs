@@ -4,6 +4,7 @@
 //! ([`plan`]), executed ([`execute`]) into the store ([`store`]) and read back as tables ([`report`]). What a step does
 //! is a stage ([`stages`]); stages are made of [`models`], [`social`], [`vision`] and [`stats`].
 
+pub mod cli;
 pub mod comparisons;
 pub mod execute;
 pub mod experiment;

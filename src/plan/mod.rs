@@ -8,7 +8,7 @@ pub mod inputs;
 pub mod key;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::comparisons::{self, ComparisonKind, Selection};
 use crate::experiment::{ComparisonSpec, Experiment, Node, Point, Source};
 use crate::stages::Kind;
+use crate::store::hub::{Hub, HubError, Known, Lock};
 use crate::store::{Store, step_name};
 use inputs::{Content, InputError};
 
@@ -25,9 +26,12 @@ pub enum PlanError {
     /// External content cannot be identified.
     #[error("`{reference}`: {source}")]
     Input { reference: String, source: InputError },
-    /// A hub model cannot be identified.
-    #[error("`{reference}`: {message}")]
-    Model { reference: String, message: String },
+    /// A hub model cannot be identified or brought.
+    #[error("`{reference}`: {source}")]
+    Hub { reference: String, source: HubError },
+    /// A reference to nothing, which the checks of the experiment file let through.
+    #[error("`{0}` is not in the experiment file")]
+    Unknown(String),
     /// A stage kind that the experiment names is not in the list given to the planner.
     #[error("no stage kind `{0}`\nhint: give the planner the list of kinds that checked the experiment")]
     UnknownKind(String),
@@ -172,7 +176,26 @@ pub fn plan<'a>(
     });
     let roots: Vec<usize> = targets.chain(comparisons.values().copied()).collect();
     mark_needed(&mut steps, roots);
+    if reading == Reading::Everything {
+        bring_models(experiment, &mut steps)?;
+    }
     Ok(Plan { steps, points, comparisons })
+}
+
+/// Brings the files of pinned hub models that needed steps read and that the cache lacks.
+fn bring_models(experiment: &Experiment, steps: &mut [Step<'_>]) -> Result<(), PlanError> {
+    let inputs = steps.iter_mut().filter(|step| step.is_needed).flat_map(|step| step.inputs.values_mut());
+    for input in inputs {
+        let StepInput::External { reference, path, .. } = input else { continue };
+        let model = reference.strip_prefix("model:").and_then(|name| experiment.models.get(name));
+        let Some(Source::Hub { repository, revision }) = model.map(|model| &model.source) else { continue };
+        if path.as_os_str().is_empty() {
+            let failed = |source| PlanError::Hub { reference: reference.clone(), source };
+            let mut lock = Lock::load(Path::new(".")).map_err(failed)?;
+            *path = Hub::from_env().resolve(repository, revision.as_deref(), &mut lock).map_err(failed)?.folder;
+        }
+    }
+    Ok(())
 }
 
 /// A done step needs nothing; what is not done needs its inputs.
@@ -323,15 +346,32 @@ impl<'a> Planner<'a, '_> {
                     .map_err(|source| PlanError::Input { reference: reference.clone(), source })?;
                 (path.clone(), content)
             }
-            Some(Source::Hub { repository, .. }) => {
-                return Err(PlanError::Model { reference, message: format!("`{repository}` cannot be fetched") });
-            }
+            Some(Source::Hub { repository, revision }) => self.hub(&reference, repository, revision.as_deref())?,
             None => {
-                return Err(PlanError::Model { reference, message: "it is not in the experiment file".into() });
+                return Err(PlanError::Unknown(reference));
             }
         };
         self.external.insert(memory, (path.clone(), content.clone()));
         Ok(StepInput::External { reference, path, content })
+    }
+
+    /// Folder and content of a hub model. A plan that may read asks the server what no lock or cache tells; the files
+    /// themselves are brought only when a step needs them (the path is empty until then).
+    fn hub(&self, reference: &str, repository: &str, revision: Option<&str>) -> Result<(PathBuf, Content), PlanError> {
+        let hub = Hub::from_env();
+        let failed = |source| PlanError::Hub { reference: reference.to_owned(), source };
+        let mut lock = Lock::load(Path::new(".")).map_err(failed)?;
+        let known = hub.known(repository, revision, &lock).map_err(failed)?;
+        let digest = |identity: String| Content::Known(blake3::hash(identity.as_bytes()).to_hex().to_string());
+        match (known.identity(repository), known) {
+            (Some(identity), Known::Pinned { folder, .. }) => Ok((folder.unwrap_or_default(), digest(identity))),
+            _ if self.reading == Reading::Nothing => Ok((PathBuf::new(), Content::Pending { files: 0, bytes: 0 })),
+            _ => {
+                let model = hub.resolve(repository, revision, &mut lock).map_err(failed)?;
+                let identity = digest(model.identity());
+                Ok((model.folder, identity))
+            }
+        }
     }
 
     /// The step of a comparison: over the points that its minuend or subtrahend selects and that reach its stage.

@@ -1,0 +1,209 @@
+//! Commands: one file each. Data goes to stdout, all else to stderr.
+//!
+//! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file, 3 results differ from the published table.
+
+mod interrupt;
+mod plan;
+mod progress;
+mod results;
+mod run;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::execute::StepError;
+use crate::experiment::{self, Diagnostics, Experiment, LoadOptions};
+use crate::plan::PlanError;
+use crate::report::{render::Format, table::TableError};
+use crate::stages::{self, Kind};
+use crate::store::{Store, StoreError};
+
+/// Declarative experiments with social tokens: visual features projected into a frozen language model
+#[derive(Debug, Parser)]
+#[command(name = "soctok", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check an experiment file and report every mistake in it
+    Check(Selected),
+    /// Print the resolved experiment with the origin of each value
+    Show(Selected),
+    /// Print the steps that a run would take, without running anything
+    Plan(Selected),
+    /// Run what is not done yet and print the tables
+    Run {
+        #[command(flatten)]
+        experiment: Selected,
+        /// Run only this stage or comparison and what it needs (may be repeated)
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+    },
+    /// Print the figures of every run of an experiment
+    Results {
+        #[command(flatten)]
+        experiment: Selected,
+        /// How to print them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the tables of an experiment from results that are there
+    Table {
+        #[command(flatten)]
+        experiment: Selected,
+        /// Only these tables
+        names: Vec<String>,
+        /// How to print them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// List the stage kinds, or the settings of one
+    Stages {
+        /// A stage kind
+        kind: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of experiment files
+    Schema {
+        /// Write all schemas into this folder instead
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
+    },
+    /// List the devices that this build and this machine have
+    Devices,
+}
+
+/// An experiment file and what is set above it.
+#[derive(Debug, Args)]
+pub struct Selected {
+    /// The experiment file
+    file: PathBuf,
+    /// Change a setting, as in `projector.epochs=3` (may be repeated)
+    #[arg(long = "set", value_name = "STAGE.FIELD=VALUE")]
+    sets: Vec<String>,
+    /// Use the settings of `[profiles.NAME]`
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// The device: cpu, cuda:0, tch:cpu, tch:cuda:0, auto
+    #[arg(long)]
+    device: Option<String>,
+    /// How many steps to run at once
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Selected {
+    /// `--set`, profile and environment; `--store`, `--device` and `--jobs` are short for settings of `[run]`.
+    fn options(&self) -> LoadOptions {
+        let mut sets = self.sets.clone();
+        if let Some(store) = &self.store {
+            sets.push(format!("run.store={}", toml::Value::from(store.to_string_lossy().into_owned())));
+        }
+        if let Some(device) = &self.device {
+            sets.push(format!("run.device={}", toml::Value::from(device.as_str())));
+        }
+        if let Some(jobs) = self.jobs {
+            sets.push(format!("run.jobs={jobs}"));
+        }
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("SOCTOK_"))
+            .collect();
+        LoadOptions { sets, profile: self.profile.clone(), environment }
+    }
+
+    /// Loads the experiment; notes go to stderr.
+    fn load(&self, kinds: &[Kind]) -> Result<Experiment, Failure> {
+        let experiment = experiment::load(&self.file, &self.options(), kinds)?;
+        for note in &experiment.notes {
+            eprintln!("{note}");
+        }
+        Ok(experiment)
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Experiment(#[from] Diagnostics),
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+    /// Steps failed; each has been reported.
+    #[error("{0}")]
+    Steps(String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Experiment(_) | Self::Usage(_) | Self::Plan(_) => 2,
+            Self::Store(_) | Self::Table(_) | Self::Step(_) | Self::Output(_) | Self::Steps(_) => 1,
+        }
+    }
+}
+
+/// Runs a command and returns the exit code.
+pub fn call(arguments: Arguments) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = command(arguments.command, &mut out).and_then(|()| Ok(out.flush()?));
+    match result {
+        Ok(()) => 0,
+        // `soctok … | head`: the reader has what it wanted.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(failure @ Failure::Experiment(_)) => {
+            eprintln!("{failure}");
+            failure.code()
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
+    let kinds = stages::kinds();
+    match command {
+        Command::Plan(selected) => plan::run(&selected.load(&kinds)?, &kinds, selected.json, out),
+        Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
+        Command::Results { experiment, format } => {
+            let format = if experiment.json { Format::Json } else { format };
+            results::run(&experiment.load(&kinds)?, &kinds, format, out)
+        }
+        Command::Table { experiment, names, format } => {
+            let format = if experiment.json { Format::Json } else { format };
+            table::run(&experiment.load(&kinds)?, &kinds, &names, format, out)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The store that the experiment names.
+fn store(experiment: &Experiment) -> Store {
+    Store::open(experiment.run.store.clone())
+}

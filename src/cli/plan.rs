@@ -1,0 +1,161 @@
+//! `soctok plan`: the steps that a run would take.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{Failure, store};
+use crate::experiment::Experiment;
+use crate::plan::{self, Plan, Reading, Step, StepInput, inputs::Content};
+use crate::report::render::{Format, Grid};
+use crate::stages::Kind;
+
+/// Prints the plan; reads nothing that is not remembered and writes nothing.
+pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let store = store(experiment);
+    let plan = plan::plan(experiment, kinds, &store, Reading::Nothing)?;
+    if json {
+        writeln!(out, "{:#}", as_json(experiment, &plan))?;
+        return Ok(());
+    }
+    grid(&plan).write(Format::Text, out)?;
+    writeln!(out, "\n{}", sentence(experiment, &plan))?;
+    for (reference, files, bytes) in pending(&plan) {
+        let megabytes = bytes as f64 / 1e6;
+        writeln!(
+            out,
+            "pending: `{reference}` is not read yet: {files} files, {megabytes:.1} MB; its steps may be done"
+        )?;
+    }
+    for (sentence, count) in not_applicable(&plan) {
+        writeln!(out, "n/a: {count} points: {sentence}")?;
+    }
+    Ok(())
+}
+
+fn state(step: &Step<'_>) -> &'static str {
+    match (step.is_done, step.is_pending, step.is_needed) {
+        (true, _, _) => "done",
+        (false, true, _) => "pending",
+        (false, false, true) => "to run",
+        (false, false, false) => "not needed",
+    }
+}
+
+/// Steps by stage.
+fn grid(plan: &Plan<'_>) -> Grid {
+    let mut order: Vec<&str> = Vec::new();
+    let mut counts: BTreeMap<&str, (&str, BTreeMap<&str, usize>)> = BTreeMap::new();
+    for step in &plan.steps {
+        for stage in &step.stages {
+            if !order.contains(stage) {
+                order.push(stage);
+            }
+            *counts
+                .entry(stage)
+                .or_insert_with(|| (step.work.kind(), BTreeMap::new()))
+                .1
+                .entry(state(step))
+                .or_default() += 1;
+        }
+    }
+    let states = ["done", "to run", "pending", "not needed"];
+    let rows = order.iter().filter_map(|stage| {
+        let (kind, states_of) = counts.get(stage)?;
+        let total: usize = states_of.values().sum();
+        let mut row = vec![(*stage).to_owned(), (*kind).to_owned(), total.to_string()];
+        row.extend(states.iter().map(|state| states_of.get(state).copied().unwrap_or(0).to_string()));
+        Some(row)
+    });
+    let header = ["stage", "kind", "steps", "done", "to run", "pending", "not needed"];
+    Grid {
+        title: String::new(),
+        header: header.map(str::to_owned).to_vec(),
+        labels: 2,
+        rows: rows.collect(),
+        notes: Vec::new(),
+    }
+}
+
+/// `quickstart: 14 points (3 n/a), 23 steps (9 shared by several points): 20 to run`
+pub fn sentence(experiment: &Experiment, plan: &Plan<'_>) -> String {
+    let missing = plan.points.iter().filter(|planned| planned.point.not_applicable.is_some()).count();
+    let shared = plan.steps.iter().filter(|step| step.points > 1).count();
+    let done = plan.steps.iter().filter(|step| step.is_done).count();
+    let needed = plan.steps.iter().filter(|step| step.is_needed).count();
+    format!(
+        "{}: {} points ({missing} n/a), {} steps ({shared} shared by several points): {done} done, {needed} to run",
+        experiment.name,
+        plan.points.len(),
+        plan.steps.len(),
+    )
+}
+
+fn pending<'p>(plan: &'p Plan<'_>) -> Vec<(&'p str, usize, u64)> {
+    let mut found: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for input in plan.steps.iter().flat_map(|step| step.inputs.values()) {
+        if let StepInput::External { reference, content: Content::Pending { files, bytes }, .. } = input {
+            found.insert(reference, (*files, *bytes));
+        }
+    }
+    found.into_iter().map(|(reference, (files, bytes))| (reference, files, bytes)).collect()
+}
+
+fn not_applicable<'p>(plan: &'p Plan<'_>) -> BTreeMap<&'p str, usize> {
+    let mut found = BTreeMap::new();
+    for rule in plan.points.iter().filter_map(|planned| planned.point.not_applicable.as_ref()) {
+        *found.entry(rule.sentence.as_str()).or_default() += 1;
+    }
+    found
+}
+
+fn as_json(experiment: &Experiment, plan: &Plan<'_>) -> Value {
+    let steps: Vec<Value> = plan
+        .steps
+        .iter()
+        .map(|step| {
+            let inputs: BTreeMap<&String, Value> = step
+                .inputs
+                .iter()
+                .map(|(field, input)| {
+                    let value = match input {
+                        StepInput::Step { step, .. } => json!({ "step": plan.steps[*step].name() }),
+                        StepInput::External { reference, path, content: Content::Known(digest) } => {
+                            json!({ "reference": reference, "path": path, "digest": digest })
+                        }
+                        StepInput::External { reference, path, content: Content::Pending { files, bytes } } => {
+                            json!({ "reference": reference, "path": path, "pending_files": files, "pending_bytes": bytes })
+                        }
+                    };
+                    (field, value)
+                })
+                .collect();
+            json!({
+                "step": step.name(),
+                "kind": step.work.kind(),
+                "stages": step.stages,
+                "state": state(step),
+                "points": step.points,
+                "inputs": inputs,
+                "identity": step.identity,
+            })
+        })
+        .collect();
+    let points: Vec<Value> = plan
+        .points
+        .iter()
+        .map(|planned| {
+            let steps: BTreeMap<_, _> =
+                planned.steps.iter().map(|(stage, &step)| (*stage, plan.steps[step].name())).collect();
+            json!({
+                "coordinates": planned.point.coordinates,
+                "ablation": planned.point.ablation,
+                "run": planned.run,
+                "not_applicable": planned.point.not_applicable.as_ref().map(|rule| &rule.sentence),
+                "steps": steps,
+            })
+        })
+        .collect();
+    json!({ "experiment": experiment.name, "protocol": experiment.protocol, "steps": steps, "points": points })
+}

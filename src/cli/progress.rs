@@ -1,0 +1,124 @@
+//! Progress of a run on stderr: a line when a step begins and ends; on a terminal also how far each is.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::execute::Event;
+use crate::plan::Plan;
+
+/// How often the terminal's status line changes.
+const REFRESH: Duration = Duration::from_millis(200);
+/// How often a step that runs for long tells a log that it lives.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// Shows events.
+pub struct Progress<'a> {
+    plan: &'a Plan<'a>,
+    total: usize,
+    terminal: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    settled: usize,
+    running: BTreeMap<usize, Running>,
+    shown: Option<Instant>,
+}
+
+struct Running {
+    since: Instant,
+    told: Instant,
+    done: u64,
+    total: u64,
+    unit: String,
+}
+
+impl<'a> Progress<'a> {
+    /// `total` steps are to run.
+    pub fn new(plan: &'a Plan<'a>, total: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { plan, total, terminal, state: Mutex::default() }
+    }
+
+    /// Shows one event.
+    pub fn show(&self, event: &Event<'_>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let line = match event {
+            Event::Started(step) => {
+                let running = Running { since: now, told: now, done: 0, total: 0, unit: String::new() };
+                state.running.insert(*step, running);
+                (!self.terminal).then(|| format!("{} …", self.label(*step)))
+            }
+            Event::Progress { step, done, total, unit } => self.advance(&mut state, *step, *done, *total, unit),
+            Event::Done { step, seconds } => Some(self.settle(&mut state, *step, &format!("done in {seconds:.1} s"))),
+            Event::CutOff { step, artifact } => {
+                Some(self.settle(&mut state, *step, &format!("same inputs as `{artifact}`: not run")))
+            }
+            Event::Elsewhere(step) => Some(self.settle(&mut state, *step, "done by another process")),
+            Event::Failed { step, error } => Some(self.settle(&mut state, *step, &format!("failed\nerror: {error}"))),
+        };
+        if let Some(line) = line {
+            self.clear();
+            eprintln!("{line}");
+        }
+        if self.terminal && state.shown.is_none_or(|shown| shown.elapsed() > REFRESH) {
+            state.shown = Some(now);
+            self.clear();
+            eprint!("{}", self.status(&state));
+            std::io::stderr().flush().ok();
+        }
+    }
+
+    /// Removes the status line.
+    pub fn clear(&self) {
+        if self.terminal {
+            eprint!("\r\x1b[2K");
+        }
+    }
+
+    fn label(&self, step: usize) -> String {
+        let step = &self.plan.steps[step];
+        format!("{} ({} {})", step.stages.join(", "), step.work.kind(), &step.key[..8])
+    }
+
+    fn settle(&self, state: &mut State, step: usize, what: &str) -> String {
+        state.running.remove(&step);
+        state.settled += 1;
+        format!("[{}/{}] {} {what}", state.settled, self.total, self.label(step))
+    }
+
+    fn advance(&self, state: &mut State, step: usize, done: u64, total: u64, unit: &str) -> Option<String> {
+        let running = state.running.get_mut(&step)?;
+        (running.done, running.total) = (done, total);
+        unit.clone_into(&mut running.unit);
+        if self.terminal || running.told.elapsed() < REMINDER {
+            return None;
+        }
+        running.told = Instant::now();
+        Some(format!("{}: {}", self.label(step), fraction(running)))
+    }
+
+    fn status(&self, state: &State) -> String {
+        let running: Vec<String> = state
+            .running
+            .iter()
+            .map(|(step, running)| format!("{} {}", self.plan.steps[*step].stages.join(", "), fraction(running)))
+            .collect();
+        let text = format!("[{}/{}] {}", state.settled, self.total, running.join(" | "));
+        // A status line that wraps could not be removed.
+        text.chars().take(100).collect()
+    }
+}
+
+/// `120/600 steps, 14 s left`
+fn fraction(running: &Running) -> String {
+    if running.total == 0 || running.done == 0 {
+        return "…".into();
+    }
+    let left = running.since.elapsed().as_secs_f64() * (running.total.saturating_sub(running.done)) as f64;
+    format!("{}/{} {}s, {:.0} s left", running.done, running.total, running.unit, left / running.done as f64)
+}

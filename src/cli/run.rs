@@ -1,0 +1,91 @@
+//! `soctok run`: runs what is not done yet, keeps the runs, prints the tables.
+
+use std::io::Write;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Failure, interrupt, plan::sentence, progress::Progress, results, store, table};
+use crate::execute::{self, Options, runs};
+use crate::experiment::Experiment;
+use crate::plan::{self, Plan, Reading};
+use crate::report::render::Format;
+use crate::stages::Kind;
+
+/// See the module.
+pub fn run(
+    experiment: &Experiment,
+    kinds: &[Kind],
+    only: &[String],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    crate::models::device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
+    let store = store(experiment);
+    let plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
+    let only = selected(&plan, only)?;
+    store.create()?;
+    store.save_signatures()?;
+    eprintln!("{}", sentence(experiment, &plan));
+    let options = Options {
+        jobs: experiment.run.jobs,
+        device: experiment.run.device.clone(),
+        cancelled: interrupt::flag(),
+        only,
+    };
+    let to_run = plan.steps.iter().filter(|step| step.is_needed).count();
+    let progress = Progress::new(&plan, to_run);
+    let outcome = execute::execute(&plan, &store, &options, &|event| progress.show(&event));
+    progress.clear();
+    let complete = runs::write(experiment, &plan, &store)?;
+    if json {
+        let points = results::as_json(&plan, &store)?;
+        let failed: Vec<String> = outcome.failed.iter().map(|&step| plan.steps[step].name()).collect();
+        let facts = json!({
+            "experiment": experiment.name,
+            "executed": outcome.executed, "cut_off": outcome.cut_off, "elsewhere": outcome.elsewhere,
+            "failed": failed, "not_reached": outcome.not_reached, "points": points,
+        });
+        writeln!(out, "{facts:#}")?;
+    } else if experiment.tables.is_empty() {
+        results::grid(experiment, &plan, &store)?.write(Format::Text, out)?;
+    } else {
+        table::write(experiment, &plan, &store, &[], Format::Text, out)?;
+    }
+    eprintln!(
+        "{} steps run, {} found by their inputs, {} done elsewhere; {complete} runs under {} in {:.1} s",
+        outcome.executed,
+        outcome.cut_off,
+        outcome.elsewhere,
+        store.root().join("runs").display(),
+        started.elapsed().as_secs_f64(),
+    );
+    if outcome.cancelled {
+        return Err(Failure::Steps("stopped on request; the same command goes on".into()));
+    }
+    if !outcome.failed.is_empty() {
+        let count = outcome.failed.len();
+        let text = format!("{count} steps failed, {} were not reached because of them", outcome.not_reached);
+        return Err(Failure::Steps(text));
+    }
+    Ok(())
+}
+
+/// The steps of the named stages or comparisons.
+fn selected(plan: &Plan<'_>, names: &[String]) -> Result<Vec<usize>, Failure> {
+    let mut chosen = Vec::new();
+    for name in names {
+        let found: Vec<usize> =
+            (0..plan.steps.len()).filter(|&step| plan.steps[step].stages.contains(&name.as_str())).collect();
+        if found.is_empty() {
+            let mut known: Vec<&str> = plan.steps.iter().flat_map(|step| step.stages.iter().copied()).collect();
+            known.sort_unstable();
+            known.dedup();
+            let text = format!("no stage or comparison `{name}` in the plan\nhint: it has {}", known.join(", "));
+            return Err(Failure::Usage(text));
+        }
+        chosen.extend(found);
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,49 @@
+//! `soctok table`: the tables of an experiment from results that are there.
+
+use std::io::Write;
+
+use super::{Failure, store};
+use crate::experiment::Experiment;
+use crate::plan::{self, Plan, Reading};
+use crate::report::render::Format;
+use crate::report::table::{Figures, grid};
+use crate::stages::Kind;
+use crate::store::Store;
+
+/// Prints the tables named, or all.
+pub fn run(
+    experiment: &Experiment,
+    kinds: &[Kind],
+    names: &[String],
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let store = store(experiment);
+    let plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
+    write(experiment, &plan, &store, names, format, out)
+}
+
+/// Writes the tables named, or all, one after another.
+pub fn write(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    store: &Store,
+    names: &[String],
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let known: Vec<&str> = experiment.tables.iter().map(|spec| spec.name.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        let text = format!("no table `{unknown}` in the file\nhint: it has {}", known.join(", "));
+        return Err(Failure::Usage(text));
+    }
+    let mut figures = Figures::new(store);
+    let wanted = experiment.tables.iter().filter(|spec| names.is_empty() || names.contains(&spec.name));
+    for (index, spec) in wanted.enumerate() {
+        if index > 0 && format != Format::Json {
+            writeln!(out)?;
+        }
+        grid(experiment, plan, spec, &mut figures)?.write(format, out)?;
+    }
+    Ok(())
+}
