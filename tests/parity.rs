@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use soctok::models::checkpoint::Checkpoint;
+use soctok::models::dinov2::{Dinov2, Dinov2Config, PositionResampling};
 use soctok::models::gemma::Gemma;
 use soctok::models::language;
 use soctok::models::optimizer::{AdamW, AdamWConfig};
@@ -33,6 +34,11 @@ impl Reference {
 
     fn floats(&self, name: &str) -> Vec<f32> {
         self.0.floats(name).unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
+        let data = self.0.data(name, DType::F32).unwrap_or_else(|error| panic!("{error}"));
+        Tensor::from_data(data, (device, DType::F32))
     }
 }
 
@@ -194,4 +200,89 @@ impl ModuleVisitor for Sum {
         let gradient = Tensor::<D>::from_data(gradient, &self.total.device());
         self.total = self.total.clone() + (param.val() * gradient).sum();
     }
+}
+
+fn dinov2(file: &str, resampling: PositionResampling, names: &[(&str, &str)]) {
+    let device = device();
+    let model = Dinov2::load(&fixture(file), &device, resampling).unwrap_or_else(|error| panic!("{error}"));
+    let reference = Reference::open("dinov2_tiny/reference.safetensors");
+    for (size, expected) in names {
+        let pixels = reference.tensor::<4>(&format!("{size}.pixel_values"), &device);
+        let expected = format!("{size}.{expected}");
+        compare(&format!("{file} {expected}"), &values(model.forward(pixels.clone())), &reference.floats(&expected));
+        // The path for training computes attention by itself.
+        let tracked = model.forward(pixels.autodiff().require_grad()).inner();
+        compare(&format!("{file} {expected}, autodiff"), &values(tracked), &reference.floats(&expected));
+    }
+}
+
+#[test]
+fn dinov2_hugging_face_names() {
+    let all = ["native", "larger", "rect"];
+    dinov2("dinov2_tiny", PositionResampling::Hf, &all.map(|size| (size, "hf_last_hidden_state")));
+    dinov2("dinov2_tiny", PositionResampling::Timm, &all.map(|size| (size, "timm_features")));
+}
+
+#[test]
+fn dinov2_timm_names() {
+    let all = ["native", "larger", "rect"];
+    let file = "dinov2_tiny/timm_model.safetensors";
+    dinov2(file, PositionResampling::Hf, &all.map(|size| (size, "hf_last_hidden_state")));
+    dinov2(file, PositionResampling::Timm, &all.map(|size| (size, "timm_features")));
+}
+
+/// The weights of the formula in SPEC.md, for a tensor of this name and shape.
+fn formula(name: &str, shape: &[usize], seed: u64, scale: f32, offset: f32) -> TensorData {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let count: u64 = shape.iter().product::<usize>() as u64;
+    let value = |k: u64| {
+        let z = (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(hash ^ seed);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let u = ((z ^ (z >> 31)) >> 40) as f32;
+        offset + scale * (u * 2f32.powi(-23) - 1.0)
+    };
+    TensorData::new((0..count).map(value).collect::<Vec<f32>>(), shape.to_vec())
+}
+
+#[test]
+fn dinov2_base_by_formula() {
+    let device = device();
+    let text = std::fs::read_to_string(fixture("dinov2_base_formula/formula.json")).expect("a fixture");
+    let recipe: serde_json::Value = serde_json::from_str(&text).expect("a fixture");
+    let seed = recipe["seed"].as_u64().expect("a number");
+    let mut tensors = Vec::new();
+    for (name, shape) in recipe["shapes"].as_object().expect("names and shapes") {
+        let shape: Vec<usize> = serde_json::from_value(shape.clone()).expect("a shape");
+        let (scale, offset) = if name.contains("lambda1") {
+            (0.05, 0.1)
+        } else if name.contains("norm") && name.ends_with(".weight") {
+            (0.1, 1.0)
+        } else if name.ends_with(".bias") {
+            (0.02, 0.0)
+        } else if ["position", "cls", "mask"].iter().any(|part| name.contains(part)) {
+            (0.05, 0.0)
+        } else {
+            ((3.0 / shape[1..].iter().product::<usize>() as f64).sqrt() as f32, 0.0)
+        };
+        tensors.push((name.clone(), formula(name, &shape, seed, scale, offset)));
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("model.safetensors");
+    soctok::models::checkpoint::save(&file, tensors).unwrap_or_else(|error| panic!("{error}"));
+    let config = format!("{}", Dinov2Config::default().to_json());
+    std::fs::write(folder.path().join("config.json"), config).expect("a temporary folder");
+    let model = Dinov2::load(folder.path(), &device, PositionResampling::Hf).unwrap_or_else(|error| panic!("{error}"));
+    let pixels = formula("pixel_values", &[1, 3, 224, 224], seed, 2.0, 0.0);
+    let pixels = Tensor::<4>::from_data(pixels, (&device, DType::F32));
+    let tokens = model.forward(pixels);
+    let reference = Reference::open("dinov2_base_formula/reference.safetensors");
+    let patches = tokens.clone().narrow(1, 1, 256);
+    let part = |start: usize, count: usize| values(tokens.clone().narrow(1, start, count));
+    compare("ViT-B/14 CLS", &part(0, 1), &reference.floats("cls"));
+    compare("ViT-B/14 first patches", &part(1, 4), &reference.floats("first_patches"));
+    compare("ViT-B/14 last patch", &part(256, 1), &reference.floats("last_patch"));
+    compare("ViT-B/14 mean of patches", &values(patches.mean_dim(1)), &reference.floats("patch_mean"));
 }

@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod device;
+pub mod dinov2;
 pub mod gemma;
 pub mod language;
 pub mod optimizer;
@@ -12,6 +13,7 @@ pub mod projector;
 
 pub use checkpoint::CheckpointError;
 pub use device::DeviceError;
+pub use dinov2::{Dinov2, Dinov2Config, PositionResampling};
 pub use gemma::{Gemma, GemmaConfig};
 pub use language::LanguageModel;
 pub use optimizer::{AdamW, AdamWConfig};
@@ -22,6 +24,7 @@ mod tests {
     #[test]
     fn models_can_be_shared_between_threads() {
         fn shared<M: std::any::Any + Send + Sync>() {}
+        shared::<super::Dinov2>();
         shared::<super::Gemma>();
         shared::<super::LanguageModel>();
         shared::<super::Projector>();

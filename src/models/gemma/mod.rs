@@ -222,3 +222,79 @@ impl Gemma {
         rms_norm(x, &self.norm, self.config.norm_epsilon)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::device;
+
+    fn small() -> GemmaConfig {
+        GemmaConfig {
+            vocabulary: 48,
+            hidden: 64,
+            intermediate: 96,
+            heads: 4,
+            key_value_heads: 2,
+            head_dim: 16,
+            query_pre_attn_scalar: 16.0,
+            sliding: GemmaConfig::alternating(2),
+            sliding_window: 4,
+            ..GemmaConfig::default()
+        }
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().expect("f32")
+    }
+
+    fn ids(ids: &[i64], tokens: usize, device: &Device) -> Tensor<2, Int> {
+        Tensor::from_data(TensorData::new(ids.to_vec(), [ids.len() / tokens, tokens]), device)
+    }
+
+    #[test]
+    fn a_random_model_is_the_same_for_the_same_seed_and_is_read_back() {
+        let device = device::parse("cpu").expect("the default backend");
+        let model = Gemma::init(&small(), &Streams::new(3, "test"), &device);
+        let inputs = model.rows(ids(&[2, 7, 9, 11, 5, 6], 6, &device)).mul_scalar(model.embedding_scale());
+        let last = values(model.forward(inputs.clone()));
+        let again = Gemma::init(&small(), &Streams::new(3, "test"), &device);
+        assert_eq!(last, values(again.forward(inputs.clone())));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        model.save(folder.path()).expect("a temporary folder can be written");
+        let read = Gemma::load(folder.path(), &device, DType::F32).expect("our own folder");
+        assert_eq!(read.config(), model.config());
+        assert_eq!(last, values(read.forward(inputs.clone())));
+        let half = Gemma::load(folder.path(), &device, DType::BF16).expect("our own folder");
+        let worst = values(half.forward(inputs)).iter().zip(&last).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(worst > 0.0 && worst < 0.2, "bf16 differs by {worst}");
+    }
+
+    #[test]
+    fn padding_on_the_right_changes_nothing() {
+        let device = device::parse("cpu").expect("the default backend");
+        let model = Gemma::init(&small(), &Streams::new(3, "test"), &device);
+        let forward = |tokens: &[i64], count| values(model.forward(model.rows(ids(tokens, count, &device))));
+        let (alone, padded) = (forward(&[2, 7, 9], 3), forward(&[2, 7, 9, 0, 0, 4, 5, 6, 7, 8], 5));
+        for (a, b) in alone.iter().zip(&padded) {
+            assert!((a - b).abs() < 1e-5, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn a_model_on_an_autodiff_device_learns() {
+        let device = device::parse("cpu").expect("the default backend").autodiff();
+        let mut model = Gemma::init(&small(), &Streams::new(0, "test"), &device);
+        let mut optimizer = crate::models::AdamW::new(crate::models::AdamWConfig::default());
+        let tokens = ids(&[2, 7, 9, 11, 2, 8, 9, 12], 4, &device);
+        let targets = Tensor::<1, Int>::from_ints([7, 9, 11, 1, 8, 9, 12, 1], &device);
+        let mut losses = Vec::new();
+        for _ in 0..30 {
+            let inputs = model.rows(tokens.clone()).mul_scalar(model.embedding_scale());
+            let hidden = model.forward(inputs).reshape([8, 64]);
+            let loss = model.nll(hidden, targets.clone()).mean();
+            losses.push(values(loss.clone().inner())[0]);
+            (model, _) = optimizer.step(model, &loss.backward(), 1e-2);
+        }
+        assert!((losses[0] - 48f32.ln()).abs() < 0.5 && losses[29] < 0.5, "{losses:?}");
+    }
+}
