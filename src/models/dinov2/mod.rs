@@ -313,7 +313,7 @@ impl Dinov2 {
     /// Whether images of this size, in pixels, are a whole number of patches.
     pub fn fits(&self, height: usize, width: usize) -> bool {
         let side = self.config.patch;
-        height >= side && width >= side && height % side == 0 && width % side == 0
+        height >= side && width >= side && height.is_multiple_of(side) && width.is_multiple_of(side)
     }
 
     /// The positions of CLS `[1, 1, hidden]` and of a grid of patches `[1, rows · columns, hidden]`.
