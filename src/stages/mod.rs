@@ -8,6 +8,7 @@ mod context;
 pub mod encode_frames;
 pub mod kind;
 pub mod note;
+pub mod pretrain_lm;
 pub mod scene_packs;
 pub mod simulate_clips;
 
@@ -22,6 +23,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<simulate_clips::SimulateClips>(),
         Kind::of::<encode_frames::EncodeFrames>(),
         Kind::of::<scene_packs::ScenePacks>(),
+        Kind::of::<pretrain_lm::PretrainLm>(),
         Kind::of::<note::Note>(),
     ]
 }
