@@ -182,7 +182,7 @@ impl Stage for PretrainLm {
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {
-        if config.heads % config.key_value_heads != 0 || config.head_dim % 2 != 0 {
+        if !config.heads.is_multiple_of(config.key_value_heads) || !config.head_dim.is_multiple_of(2) {
             return Err(StageError::hint(
                 format!(
                     "{} heads of width {} cannot share {} heads of keys and values",
@@ -340,7 +340,7 @@ impl Training {
         }
         self.model = model;
         self.step += 1;
-        if self.step % METRIC_STEPS == 0 || self.step == config.steps {
+        if self.step.is_multiple_of(METRIC_STEPS) || self.step == config.steps {
             context.metric(&json!({ "step": self.step, "loss": value, "learning_rate": rate, "norm": norm }))?;
         }
         Ok(())
