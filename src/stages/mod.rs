@@ -6,11 +6,14 @@
 
 mod context;
 pub mod encode_frames;
+pub mod extract_frames;
+pub mod frame_manifest;
 pub mod kind;
 pub mod note;
 pub mod pretrain_lm;
 pub mod scene_packs;
 pub mod simulate_clips;
+pub mod split;
 
 pub use context::{Context, Input, Inputs, ModelCache};
 pub use kind::{Estimate, Kind, Stage, Upstream};
@@ -21,6 +24,9 @@ use serde::{Deserialize, Serialize};
 pub fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<simulate_clips::SimulateClips>(),
+        Kind::of::<extract_frames::ExtractFrames>(),
+        Kind::of::<frame_manifest::FrameManifest>(),
+        Kind::of::<split::Split>(),
         Kind::of::<encode_frames::EncodeFrames>(),
         Kind::of::<scene_packs::ScenePacks>(),
         Kind::of::<pretrain_lm::PretrainLm>(),

@@ -3,4 +3,5 @@
 pub mod features;
 pub mod frames;
 pub mod image;
+pub mod video;
 pub mod world;

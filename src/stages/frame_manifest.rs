@@ -1,0 +1,246 @@
+//! `frame_manifest`: folders of frames that exist already become frames with times.
+//!
+//! Every folder with images is a clip: `…/<clip>/frames/frame_<n>.jpg` or `…/<clip>/frame_000001.jpg`. The number is the
+//! last run of digits of the file name and gives the order. The original project counted time in two ways that differ by
+//! a frame (method notes, section 2.2); `frame_time_origin` chooses: `zero`: the k-th file of the list is at k / fps;
+//! `filename`: file number n is at n / fps.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use crate::vision::frames::{Frame, Manifest};
+
+/// See the module.
+pub struct FrameManifest;
+
+/// Which frame is at time 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The first file, whatever its number.
+    #[default]
+    Zero,
+    /// File number 0, so that files counted from 1 begin at 1 / fps.
+    Filename,
+}
+
+/// How frames get into the step's folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// As links to the files given: needs no space, but the files must stay.
+    #[default]
+    Link,
+    /// As copies.
+    Copy,
+}
+
+/// Settings of `frame_manifest`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A folder with a folder of images per clip, at any depth.
+    #[schemars(extend("x-accepts" = ["frame_folder"]))]
+    pub folder: Reference,
+    /// Frames per second that the images were taken at.
+    #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub fps: f64,
+    /// Which frame is at time 0.
+    #[serde(default)]
+    pub frame_time_origin: Origin,
+    /// Split of all clips; empty for none yet.
+    #[serde(default)]
+    pub split: String,
+    /// A regular expression that finds a clip's group (session, video, …) in its id, as its first bracketed part.
+    #[serde(default)]
+    pub group_pattern: Option<String>,
+    /// Link to the files given, or copy them.
+    #[serde(default)]
+    pub place: Place,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Stage for FrameManifest {
+    const KIND: &'static str = "frame_manifest";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Lists existing folders of frames, with the time of each";
+    const GIVES: &'static [&'static str] = &["frames"];
+    type Config = Config;
+
+    fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
+        if !(config.fps.is_finite() && config.fps > 0.0) {
+            return Err(StageError::hint(format!("`fps` is {}", config.fps), "give a number above 0"));
+        }
+        let pattern = config.group_pattern.as_deref().map(regex::Regex::new).transpose().map_err(|error| {
+            StageError::hint(format!("`group_pattern` is no regular expression: {error}"), "escape special characters")
+        })?;
+        let clips = clips_below(&inputs.get("folder")?.path)?;
+        let mut frames = Vec::new();
+        for (done, (clip_id, images)) in clips.iter().enumerate() {
+            context.progress(done as u64, clips.len() as u64, "clip")?;
+            let group = pattern.as_ref().map(|pattern| group_of(clip_id, pattern)).transpose()?;
+            let folder = context.folder().join(clip_id);
+            std::fs::create_dir_all(&folder).map_err(StageError::io(&folder))?;
+            for (place, (number, file)) in images.iter().enumerate() {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let path = format!("{clip_id}/{name}");
+                put(config.place, file, &context.folder().join(&path))?;
+                let position = match config.frame_time_origin {
+                    Origin::Zero => place as f64,
+                    Origin::Filename => *number as f64,
+                };
+                let t_sec = position / config.fps;
+                let split = config.split.clone();
+                frames.push(Frame { split, clip_id: clip_id.clone(), path, t_sec, group: group.clone() });
+            }
+        }
+        Manifest::write(context.folder(), &frames)?;
+        let mut summary = Summary::new();
+        summary.insert("clips".into(), clips.len().into());
+        summary.insert("frames".into(), frames.len().into());
+        Ok(summary)
+    }
+}
+
+fn put(place: Place, from: &Path, to: &Path) -> Result<()> {
+    match place {
+        Place::Copy => std::fs::copy(from, to).map(|_| ()).map_err(StageError::io(from)),
+        Place::Link => {
+            let from = from.canonicalize().map_err(StageError::io(from))?;
+            std::os::unix::fs::symlink(from, to).map_err(StageError::io(to))
+        }
+    }
+}
+
+/// The group in a clip's id: the first bracketed part of the pattern, or all that it matches.
+pub fn group_of(clip_id: &str, pattern: &regex::Regex) -> Result<String> {
+    let found = pattern.captures(clip_id).and_then(|found| found.get(1).or_else(|| found.get(0)));
+    found.map(|part| part.as_str().to_owned()).ok_or_else(|| {
+        StageError::hint(
+            format!("`group_pattern` does not match clip `{clip_id}`"),
+            "write it so that every clip id has a group",
+        )
+    })
+}
+
+/// Clip id → its images as (number, path), in the order of the numbers.
+fn clips_below(root: &Path) -> Result<BTreeMap<String, Vec<(u64, PathBuf)>>> {
+    let mut folders: BTreeMap<PathBuf, Vec<(u64, PathBuf)>> = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
+        let entry = entry.map_err(|error| StageError::new(format!("`{}`: {error}", root.display())))?;
+        let path = entry.path();
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        if !entry.file_type().is_file() || !matches!(ending.as_deref(), Some("jpg" | "jpeg" | "png")) {
+            continue;
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let after = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let digits = &after[after.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
+        let number = digits.parse().map_err(|_| {
+            StageError::hint(
+                format!("`{}` has no number that could be its place", path.display()),
+                "frames are named like `frame_000001.jpg`",
+            )
+        })?;
+        let folder = path.parent().unwrap_or(root).to_owned();
+        folders.entry(folder).or_default().push((number, path.to_owned()));
+    }
+    let mut clips: BTreeMap<String, Vec<(u64, PathBuf)>> = BTreeMap::new();
+    for (folder, mut images) in folders {
+        images.sort();
+        if let Some(pair) = images.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(StageError::hint(
+                format!("`{}` and `{}` have the same number", pair[0].1.display(), pair[1].1.display()),
+                "keep one of them",
+            ));
+        }
+        let is_inner = folder.file_name().is_some_and(|name| name == "frames") && folder != root;
+        let named = if is_inner { folder.parent().unwrap_or(&folder) } else { &folder };
+        let named = named.file_name().map(|name| name.to_string_lossy().into_owned());
+        let clip_id = named.ok_or_else(|| StageError::new(format!("`{}` has no name", folder.display())))?;
+        if clips.insert(clip_id.clone(), images).is_some() {
+            return Err(StageError::hint(
+                format!(
+                    "two folders below `{}` are clip `{clip_id}`, one of them `{}`",
+                    root.display(),
+                    folder.display()
+                ),
+                "give every clip its own name",
+            ));
+        }
+    }
+    if clips.is_empty() {
+        return Err(StageError::hint(
+            format!("no image lies below `{}`", root.display()),
+            "frames are .jpg or .png files in a folder per clip",
+        ));
+    }
+    Ok(clips)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::Input;
+    use crate::vision::image::Rgb;
+
+    fn data(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            Rgb::new(1, 1, vec![7; 3]).save_png(&path.with_extension("png")).unwrap();
+            std::fs::rename(path.with_extension("png"), &path).unwrap();
+        }
+        folder
+    }
+
+    fn run(data: &Path, settings: serde_json::Value) -> Result<Vec<Frame>> {
+        let mut settings = settings;
+        settings["folder"] = "data:frames".into();
+        let config: Config = serde_json::from_value(settings).unwrap();
+        let mut inputs = Inputs::default();
+        inputs.insert("folder", Input { reference: "data:frames".into(), path: data.into(), digest: String::new() });
+        let out = tempfile::tempdir().unwrap();
+        FrameManifest::run(&config, &inputs, &Context::plain(out.path(), "cpu"))?;
+        Ok(Manifest::load(out.path())?.frames)
+    }
+
+    #[test]
+    fn both_forms_of_folders_and_both_origins_of_time() {
+        let folder = data(&["a/frames/frame_2.jpg", "a/frames/frame_10.jpg", "x/b/frame_000001.png"]);
+        for (origin, times) in [("zero", [0.0, 0.5, 0.0]), ("filename", [1.0, 5.0, 0.5])] {
+            let frames = run(folder.path(), serde_json::json!({ "fps": 2.0, "frame_time_origin": origin })).unwrap();
+            let found: Vec<(&str, f64)> = frames.iter().map(|frame| (frame.path.as_str(), frame.t_sec)).collect();
+            let expected = ["a/frame_2.jpg", "a/frame_10.jpg", "b/frame_000001.png"].into_iter().zip(times);
+            assert_eq!(found, expected.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn groups_come_from_clip_ids_and_copies_stand_alone() {
+        let folder = data(&["V1_S2_I3_P0/frame_1.png", "V1_S2_I4_P1/frame_1.png"]);
+        let settings = serde_json::json!({ "group_pattern": "_(S[0-9]+)_", "place": "copy", "split": "test" });
+        let frames = run(folder.path(), settings).unwrap();
+        assert!(frames.iter().all(|frame| frame.group.as_deref() == Some("S2")));
+        let message = run(folder.path(), serde_json::json!({ "group_pattern": "_(Q)_" })).unwrap_err().to_string();
+        assert!(message.contains("clip `V1_S2_I3_P0`"), "{message}");
+    }
+
+    #[test]
+    fn names_that_give_no_order_are_errors() {
+        let message = |files: &[&str]| run(data(files).path(), serde_json::json!({})).unwrap_err().to_string();
+        assert!(message(&["a/first.png"]).contains("has no number"));
+        assert!(message(&["a/f_1.png", "a/f_01.png"]).contains("the same number"));
+        assert!(message(&["x/a/f_1.png", "y/a/f_1.png"]).contains("are clip `a`"));
+        assert!(message(&[]).contains("no image lies below"));
+    }
+}
