@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file, 3 results differ from the published table.
 
+mod devices;
 mod interrupt;
 mod plan;
 mod progress;
@@ -78,7 +79,11 @@ enum Command {
         write: Option<PathBuf>,
     },
     /// List the devices that this build and this machine have
-    Devices,
+    Devices {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// An experiment file and what is set above it.
@@ -189,6 +194,7 @@ pub fn call(arguments: Arguments) -> u8 {
 fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
     let kinds = stages::kinds();
     match command {
+        Command::Devices { json } => devices::run(json, out),
         Command::Plan(selected) => plan::run(&selected.load(&kinds)?, &kinds, selected.json, out),
         Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
         Command::Results { experiment, format } => {
