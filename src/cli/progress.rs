@@ -10,8 +10,8 @@ use crate::plan::Plan;
 
 /// How often the terminal's status line changes.
 const REFRESH: Duration = Duration::from_millis(200);
-/// How often a step that runs for long tells a log that it lives.
-const REMINDER: Duration = Duration::from_secs(30);
+/// When a step that runs for long tells a log that it lives, and how often after that.
+const REMINDER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 
 /// Shows events.
 pub struct Progress<'a> {
@@ -51,7 +51,7 @@ impl<'a> Progress<'a> {
             Event::Started(step) => {
                 let running = Running { since: now, told: now, done: 0, total: 0, unit: String::new() };
                 state.running.insert(*step, running);
-                (!self.terminal).then(|| format!("{} …", self.label(*step)))
+                None
             }
             Event::Progress { step, done, total, unit } => self.advance(&mut state, *step, *done, *total, unit),
             Event::Done { step, seconds } => Some(self.settle(&mut state, *step, &format!("done in {seconds:.1} s"))),
@@ -95,7 +95,8 @@ impl<'a> Progress<'a> {
         let running = state.running.get_mut(&step)?;
         (running.done, running.total) = (done, total);
         unit.clone_into(&mut running.unit);
-        if self.terminal || running.told.elapsed() < REMINDER {
+        let first = running.told == running.since;
+        if self.terminal || running.told.elapsed() < REMINDER[usize::from(!first)] {
             return None;
         }
         running.told = Instant::now();
