@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::gelu;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +188,29 @@ impl Projector {
         }
         scale(&self.scale_out, &mut values);
         self.config.weights().into_iter().map(|(name, _)| name).zip(values).collect()
+    }
+
+    /// Gradients of the weights by their key names, on the host; zero for a weight that has none.
+    pub fn named_gradients(&self, gradients: &Gradients) -> Vec<(String, TensorData)> {
+        fn of<const D: usize>(weight: &Param<Tensor<D>>, gradients: &Gradients) -> TensorData {
+            let gradient = weight.val().grad(gradients);
+            gradient.unwrap_or_else(|| weight.val().without_autodiff().zeros_like()).into_data()
+        }
+        let mut values: Vec<TensorData> = Vec::new();
+        let scale = |scale: &Option<ScaleShift>, values: &mut Vec<TensorData>| {
+            values.extend(scale.iter().flat_map(|s| [of(&s.g, gradients), of(&s.b, gradients)]));
+        };
+        scale(&self.scale_in, &mut values);
+        for dense in [&self.first, &self.second] {
+            values.extend([of(&dense.weight, gradients), of(&dense.bias, gradients)]);
+        }
+        scale(&self.scale_out, &mut values);
+        self.config.weights().into_iter().map(|(name, _)| name).zip(values).collect()
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.first.weight.val().device()
     }
 
     fn build<E>(

@@ -237,6 +237,17 @@ impl Batch {
         joined.reshape(shape)
     }
 
+    /// −ln p `[labels]` of the targets in nats, given the hidden states `[samples, tokens, hidden]` after the final norm.
+    pub fn nll(&self, gemma: &Gemma, hidden: Tensor<3>) -> Tensor<1> {
+        let [samples, tokens, width] = hidden.dims();
+        let device = hidden.device();
+        let places: Vec<i64> =
+            self.labels.iter().map(|&(sample, position)| (sample * tokens + position) as i64).collect();
+        let rows = hidden.reshape([samples * tokens, width]).select(0, integers(&places, &device));
+        let targets: Vec<i64> = self.targets.iter().map(|&id| i64::from(id)).collect();
+        gemma.nll(rows, integers(&targets, &device))
+    }
+
     /// The gradient at the social tokens `[social tokens, hidden]`, given the one at the inputs of the first layer.
     pub fn social_gradient(&self, gradient: Tensor<3>, gemma: &Gemma, scale: EmbeddingScale) -> Tensor<2> {
         let [samples, tokens, hidden] = gradient.dims();

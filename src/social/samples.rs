@@ -27,9 +27,9 @@ pub trait Encode {
     /// Ids and characters of `text`.
     fn encode(&self, text: &str) -> Result<Encoded>;
     /// The beginning-of-sequence id.
-    fn bos(&self) -> Result<u32>;
+    fn bos(&self) -> u32;
     /// The end-of-sequence id.
-    fn eos(&self) -> Result<u32>;
+    fn eos(&self) -> u32;
 }
 
 /// One position of a sample.
@@ -185,13 +185,13 @@ pub fn whole<'a>(
             counts: BTreeMap::new(),
             done: Vec::new(),
         };
-        let mut sequence = builder.opened(0)?;
+        let mut sequence = builder.opened(0);
         builder.fronted(&mut sequence, clip.utterances.first())?;
         for (place, utterance) in clip.utterances.iter().enumerate() {
             let before = if place == 0 { "" } else { " " };
             builder.text(&mut sequence, &Piece::of(utterance, before, 0..utterance.words.len(), true))?;
         }
-        builder.closed(sequence, None)?;
+        builder.closed(sequence, None);
         sequences.append(&mut builder.done);
     }
     Ok(sequences)
@@ -245,11 +245,11 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn utterances(&mut self) -> Result<()> {
         for utterance in &self.clip.utterances {
-            let mut sequence = self.opened(utterance.index)?;
+            let mut sequence = self.opened(utterance.index);
             self.fronted(&mut sequence, Some(utterance))?;
             let piece = Piece::of(utterance, "", 0..utterance.words.len(), true).predicted(0);
             self.text(&mut sequence, &piece)?;
-            self.closed(sequence, Some(utterance))?;
+            self.closed(sequence, Some(utterance));
         }
         Ok(())
     }
@@ -258,7 +258,7 @@ impl<'a> Builder<'a> {
         let tag = if self.prompt.tags == Tags::None { String::new() } else { self.prompt.caption_tag.clone() };
         for utterance in &self.clip.utterances {
             for word in 1..utterance.words.len() {
-                let mut sequence = self.opened(utterance.index)?;
+                let mut sequence = self.opened(utterance.index);
                 self.fronted(&mut sequence, Some(utterance))?;
                 self.text(&mut sequence, &Piece::of(utterance, &tag, 0..word, true))?;
                 let space = if tag.is_empty() { self.gap(utterance, word) } else { "" };
@@ -276,7 +276,7 @@ impl<'a> Builder<'a> {
                 };
                 self.text(&mut sequence, &piece)?;
                 let last = word + 1 == utterance.words.len();
-                self.closed(sequence, last.then_some(utterance))?;
+                self.closed(sequence, last.then_some(utterance));
             }
         }
         Ok(())
@@ -304,7 +304,7 @@ impl<'a> Builder<'a> {
         }
         for turn in context..turns.len() {
             let (target, words) = turns[turn].clone();
-            let mut sequence = self.opened(target.index)?;
+            let mut sequence = self.opened(target.index);
             self.fronted(&mut sequence, Some(target))?;
             for (place, (utterance, words)) in turns[turn - context..turn].iter().enumerate() {
                 let space = if place == 0 { "" } else { " " };
@@ -325,7 +325,7 @@ impl<'a> Builder<'a> {
                 }
             };
             self.text(&mut sequence, &piece)?;
-            self.closed(sequence, (words.end == target.words.len()).then_some(target))?;
+            self.closed(sequence, (words.end == target.words.len()).then_some(target));
         }
         Ok(())
     }
@@ -339,15 +339,15 @@ impl<'a> Builder<'a> {
     }
 
     /// BOS and the global token.
-    fn opened(&self, utterance: usize) -> Result<Sequence> {
+    fn opened(&self, utterance: usize) -> Sequence {
         let mut slots = Vec::new();
         if self.prompt.bos {
-            slots.push(Slot::Bos(self.tokenizer.bos()?));
+            slots.push(Slot::Bos(self.tokenizer.bos()));
         }
         if self.prompt.inject.global() {
             slots.push(Slot::Global);
         }
-        Ok(Sequence { clip: self.number, utterance, slots, targets: Vec::new() })
+        Sequence { clip: self.number, utterance, slots, targets: Vec::new() }
     }
 
     /// Oracle text and lead-in.
@@ -435,9 +435,9 @@ impl<'a> Builder<'a> {
     }
 
     /// EOS; `ended` is the utterance whose end it is, with its exact bits.
-    fn closed(&mut self, mut sequence: Sequence, ended: Option<&Utterance>) -> Result<()> {
+    fn closed(&mut self, mut sequence: Sequence, ended: Option<&Utterance>) {
         if self.prompt.append_eos {
-            let (position, id) = (sequence.slots.len(), self.tokenizer.eos()?);
+            let (position, id) = (sequence.slots.len(), self.tokenizer.eos());
             sequence.slots.push(Slot::Eos(id));
             if self.prompt.label_eos && !sequence.targets.is_empty() {
                 sequence.targets.push(Target {
@@ -452,7 +452,6 @@ impl<'a> Builder<'a> {
             }
         }
         self.done.push(sequence);
-        Ok(())
     }
 }
 
@@ -470,11 +469,11 @@ mod tests {
             let ids = text.chars().map(|letter| letter as u32).collect();
             Ok(Encoded { ids, offsets: (0..text.chars().count()).map(|at| (at, at + 1)).collect() })
         }
-        fn bos(&self) -> Result<u32> {
-            Ok('^' as u32)
+        fn bos(&self) -> u32 {
+            '^' as u32
         }
-        fn eos(&self) -> Result<u32> {
-            Ok('$' as u32)
+        fn eos(&self) -> u32 {
+            '$' as u32
         }
     }
 
@@ -630,11 +629,11 @@ mod tests {
             fn encode(&self, text: &str) -> Result<Encoded> {
                 Ok(Encoded { ids: vec![7], offsets: vec![(0, text.chars().count())] })
             }
-            fn bos(&self) -> Result<u32> {
-                Ok(2)
+            fn bos(&self) -> u32 {
+                2
             }
-            fn eos(&self) -> Result<u32> {
-                Ok(1)
+            fn eos(&self) -> u32 {
+                1
             }
         }
         let clip = clip(&[("A", "ab c de")]);

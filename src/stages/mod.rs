@@ -10,10 +10,12 @@ pub mod extract_frames;
 pub mod frame_manifest;
 pub mod kind;
 pub mod note;
+pub mod perplexity;
 pub mod pretrain_lm;
 pub mod scene_packs;
 pub mod simulate_clips;
 pub mod split;
+pub mod train_projector;
 
 pub use context::{Context, Input, Inputs, ModelCache};
 pub use kind::{Estimate, Kind, Stage, Upstream};
@@ -30,6 +32,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<encode_frames::EncodeFrames>(),
         Kind::of::<scene_packs::ScenePacks>(),
         Kind::of::<pretrain_lm::PretrainLm>(),
+        Kind::of::<train_projector::TrainProjector>(),
+        Kind::of::<perplexity::Perplexity>(),
         Kind::of::<note::Note>(),
     ]
 }

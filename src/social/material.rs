@@ -1,0 +1,255 @@
+//! What the stages that feed the language model have in common: the model, the trained projector, the clips' vectors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::injection::{Bank, Batch, Prepared};
+use super::packs::{Local, Packs, read_json};
+use super::prompt::{EmbeddingScale, Inject};
+use super::samples::{Encode, Encoded};
+use super::transcripts::{Clip, Selection};
+use crate::models::device;
+use crate::models::gemma::Gemma;
+use crate::models::language::LanguageModel;
+use crate::models::projector::{Projector, ProjectorConfig};
+use crate::npy::{self, Array};
+use crate::stages::{Context, Inputs, Result, StageError};
+
+impl Encode for LanguageModel {
+    fn encode(&self, text: &str) -> Result<Encoded> {
+        let found = LanguageModel::encode(self, text)?;
+        let offsets = found.offsets.iter().map(|span| (span.start, span.end)).collect();
+        Ok(Encoded { ids: found.ids, offsets })
+    }
+
+    fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    fn eos(&self) -> u32 {
+        self.eos
+    }
+}
+
+/// The language model of the field `language`, f32, loaded once per process and device.
+pub fn language(inputs: &Inputs, context: &Context) -> Result<Arc<LanguageModel>> {
+    let input = inputs.get("language")?;
+    let device = computing(context)?;
+    let key = format!("language {} {} f32", input.digest, context.device());
+    context.models().get(&key, || Ok(LanguageModel::load(&input.path, &device, DType::F32)?))
+}
+
+/// The device of the step.
+pub fn computing(context: &Context) -> Result<Device> {
+    device::parse(context.device()).map_err(|error| StageError::new(error.to_string()))
+}
+
+/// Which clips to read: `split` as written (`all` is every clip), `splits` the field of that name.
+pub fn selection(inputs: &Inputs, split: &str, caption_index: usize) -> Selection {
+    Selection {
+        split: (split != "all").then(|| split.to_owned()),
+        splits: inputs.optional("splits").map(|input| input.path.clone()),
+        caption_index: (caption_index > 0).then_some(caption_index),
+    }
+}
+
+/// What the projector reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The clip's own vectors.
+    #[default]
+    Features,
+    /// Two learned vectors, one for every global and one for every local token: the same capacity and places without
+    /// any word of the clip. They start at the training clips' means.
+    Constant,
+    /// As `constant`, but the means stay as they are.
+    Mean,
+}
+
+/// `projector.json`: what a projector is and how it was trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its shape.
+    pub shape: ProjectorConfig,
+    /// What it reads.
+    pub source: Source,
+    /// The mode that it was trained with.
+    pub inject: Inject,
+    /// All settings of the training.
+    pub settings: serde_json::Value,
+}
+
+/// A projector ready for evaluation.
+pub struct Trained {
+    /// The weights, on a plain device.
+    pub projector: Projector,
+    /// `None` for a projector that no training stage of ours wrote.
+    pub description: Option<Description>,
+    /// The constants that it reads, `[2, dim]`, unless its source is `features`.
+    pub constants: Option<Array<f32>>,
+}
+
+impl Trained {
+    /// Reads a training stage's folder, or a given projector: a `.safetensors` or `.pt` file, or a folder with one.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let described = path.join("projector.json");
+        if !described.is_file() {
+            let projector = Projector::load(&weights_file(path)?, None, device)?;
+            return Ok(Self { projector, description: None, constants: None });
+        }
+        let description: Description = read_json(&described)?;
+        let weights = path.join("projector.safetensors");
+        let projector = Projector::load(&weights, Some(&description.shape), device)?;
+        let constants = match description.source {
+            Source::Features => None,
+            Source::Constant | Source::Mean => Some(npy::read(&path.join("constants.npy"))?),
+        };
+        Ok(Self { projector, description: Some(description), constants })
+    }
+
+    /// The vectors that it reads for these packs.
+    pub fn bank<'a>(&self, packs: &'a Packs) -> Result<Bank<'a>> {
+        let bank = match &self.constants {
+            None => Bank::of_features(packs),
+            Some(constants) => Bank::of_constants(packs, constants.clone()),
+        };
+        let (given, wanted) = (bank.vectors.shape[1], self.projector.config().input);
+        if given != wanted {
+            return Err(StageError::hint(
+                format!("the packs' vectors have {given} values, but the projector reads {wanted}"),
+                "use packs of the encoder that the projector was trained with",
+            ));
+        }
+        Ok(bank)
+    }
+}
+
+/// The one projector file of a folder, or the file itself.
+fn weights_file(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    let entries = std::fs::read_dir(path).map_err(StageError::io(path))?;
+    let is_weights = |path: &PathBuf| path.extension().is_some_and(|end| end == "safetensors" || end == "pt");
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_weights).collect();
+    match (files.pop(), files.len()) {
+        (Some(file), 0) => Ok(file),
+        (_, others) => Err(StageError::hint(
+            format!(
+                "`{}` should hold one projector and holds {}",
+                path.display(),
+                if others == 0 { 0 } else { others + 1 }
+            ),
+            "name the `.safetensors` or `.pt` file itself",
+        )),
+    }
+}
+
+/// The packs of the field `packs`, if `inject` can be made of them.
+pub fn packs(inputs: &Inputs, inject: Inject) -> Result<Packs> {
+    let packs = Packs::load(&inputs.get("packs")?.path)?;
+    if inject.local() && !packs.parts_of_speech {
+        return Err(StageError::hint(
+            "local tokens need to know nouns and verbs, and no word of the text has a part of speech",
+            "give each word of transcripts.jsonl the field `pos` (or `content`), or the captions CSV a column `pos` with \
+             one universal part of speech per word (`DET NOUN VERB`)",
+        ));
+    }
+    Ok(packs)
+}
+
+/// The packs' row of each clip.
+pub fn places(packs: &Packs, clips: &[Clip]) -> Result<Vec<usize>> {
+    clips.iter().map(|clip| packs.place(&clip.clip_id)).collect()
+}
+
+/// The local tokens of a clip, in order of the text.
+pub fn locals_of<'a>(packs: Option<&'a Packs>, clip_id: &str) -> Result<&'a [Local]> {
+    match packs {
+        Some(packs) => Ok(&packs.clips[packs.place(clip_id)?].locals),
+        None => Ok(&[]),
+    }
+}
+
+/// A model that reads samples: the language model and, with social tokens, the projector and its vectors.
+pub struct Reader<'a> {
+    /// The language model's network.
+    pub gemma: &'a Gemma,
+    /// The id that pads.
+    pub pad: u32,
+    /// The projector, and the vectors `[rows, dim]` that it reads, on the model's device.
+    pub social: Option<(&'a Projector, Tensor<2>)>,
+    /// Where the embedding scale acts.
+    pub scale: EmbeddingScale,
+}
+
+impl Reader<'_> {
+    /// Pads some of `samples` to a batch, and gives what enters the first layer `[batch, tokens, hidden]`.
+    pub fn inputs(&self, samples: &[Prepared], chosen: &[usize]) -> (Batch, Tensor<3>) {
+        let batch = Batch::new(chosen.iter().map(|&sample| &samples[sample]), self.pad);
+        let social = self.social.as_ref().filter(|_| batch.is_social());
+        let social =
+            social.map(|(projector, bank)| batch.social(projector.forward(batch.projector_inputs(bank), None)));
+        let inputs = batch.inputs(self.gemma, social, self.scale);
+        (batch, inputs)
+    }
+}
+
+/// A matrix on a device.
+pub fn uploaded(array: &Array<f32>, device: &Device) -> Tensor<2> {
+    let shape = [array.shape[0], array.shape[1]];
+    Tensor::from_data(TensorData::new(array.values.clone(), shape), (device, DType::F32))
+}
+
+/// The values of a tensor on the host, which must be f32.
+pub fn downloaded<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    tensor.into_data().try_into_vec().map_err(|error| StageError::new(format!("a tensor is not f32: {error:?}")))
+}
+
+/// The mode of injection: as set, else that of the projector.
+pub fn chosen_inject(set: Option<Inject>, trained: Option<&Trained>) -> Result<Inject> {
+    let described = trained.and_then(|trained| trained.description.as_ref()).map(|description| description.inject);
+    match (set.or(described), trained) {
+        (Some(inject), _) => Ok(inject),
+        (None, None) => Ok(Inject::None),
+        (None, Some(_)) => Err(StageError::hint(
+            "a given projector does not tell what it was trained with",
+            "set `inject` to `global`, `local` or `full`",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_must_hold_one_projector() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = weights_file(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("holds 0"), "{error}");
+        std::fs::write(folder.path().join("a.pt"), "").unwrap();
+        assert!(weights_file(folder.path()).unwrap().ends_with("a.pt"));
+        std::fs::write(folder.path().join("b.safetensors"), "").unwrap();
+        assert!(weights_file(folder.path()).unwrap_err().to_string().contains("holds 2"));
+    }
+
+    #[test]
+    fn a_given_projector_needs_inject() {
+        assert_eq!(chosen_inject(None, None).unwrap(), Inject::None);
+        assert_eq!(chosen_inject(Some(Inject::Local), None).unwrap(), Inject::Local);
+        let config = ProjectorConfig::original(2, 3);
+        let streams = crate::stats::random::Streams::new(0, "test");
+        let projector = Projector::init(&config, 1.0, &streams, &Device::default());
+        let mut trained = Trained { projector, description: None, constants: None };
+        assert!(chosen_inject(None, Some(&trained)).unwrap_err().to_string().contains("set `inject`"));
+        let settings = serde_json::Value::Null;
+        trained.description =
+            Some(Description { shape: config, source: Source::Features, inject: Inject::Full, settings });
+        assert_eq!(chosen_inject(None, Some(&trained)).unwrap(), Inject::Full);
+    }
+}

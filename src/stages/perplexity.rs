@@ -1,0 +1,415 @@
+//! `perplexity`: how well the frozen language model predicts the text of clips, token by token.
+//!
+//! Leaves −ln p of every labelled token in `targets.csv`; figures are sums of these. Bits per word are the bits of all
+//! labelled tokens over the number of words they belong to; bits per caption the same over utterances; the perplexity
+//! is exp of the mean −ln p per labelled token.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use crate::social::columns::broken;
+use crate::social::injection::{self, wrong_clips};
+use crate::social::material::{self, Reader, Trained};
+use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples, Tags};
+use crate::social::samples::{self, Class, Sequence};
+use crate::social::transcripts::{self, Clip};
+use crate::stages::scene_packs::pos_set;
+
+/// See the module.
+pub struct Perplexity;
+
+/// Whose vectors a clip gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairing {
+    /// Its own.
+    #[default]
+    Right,
+    /// Those of another clip of the evaluated split, by a derangement from `pairing_seed`. A local token takes the
+    /// vector of its rank among the other clip's.
+    WrongClip,
+}
+
+/// Settings of `perplexity`. What is left out of `inject` to `max_tokens` is as in the training of the projector.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Captions or transcripts.
+    #[schemars(extend("x-accepts" = ["text"]))]
+    pub text: Reference,
+    /// Which clip is in which split, instead of what the text says.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["split"]))]
+    pub splits: Option<Reference>,
+    /// The clips' vectors; needed unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["packs"]))]
+    pub packs: Option<Reference>,
+    /// The trained or given projector; needed unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["projector"]))]
+    pub projector: Option<Reference>,
+    /// The frozen language model.
+    #[serde(default = "language")]
+    #[schemars(extend("x-accepts" = ["language_model"]))]
+    pub language: Reference,
+    /// Which social tokens there are; without a projector `none`.
+    #[serde(default)]
+    pub inject: Option<Inject>,
+    /// Whose vectors a clip gets.
+    #[serde(default)]
+    pub pairing: Pairing,
+    /// Draws the pairs of `wrong_clip`.
+    #[serde(default)]
+    pub pairing_seed: u64,
+    /// The split to evaluate; `all` is every clip.
+    #[serde(default = "split")]
+    pub split: String,
+    /// Of several captions of a clip this one, from 1; 0 takes all.
+    #[serde(default = "caption_index")]
+    pub caption_index: usize,
+    /// What one sample is.
+    #[serde(default)]
+    pub samples: Option<Samples>,
+    /// Begin with BOS.
+    #[serde(default)]
+    pub bos: Option<bool>,
+    /// End with EOS.
+    #[serde(default)]
+    pub append_eos: Option<bool>,
+    /// Predict EOS too.
+    #[serde(default)]
+    pub label_eos: Option<bool>,
+    /// Whether the embedding scale acts on text rows before the injection or on everything after it.
+    #[serde(default)]
+    pub embedding_scale: Option<EmbeddingScale>,
+    /// Text between the global token and the first word, never predicted.
+    #[serde(default)]
+    pub lead_in: Option<String>,
+    /// Put what the picture shows, in words, before `lead_in`: a control with the truth as text.
+    #[serde(default)]
+    pub oracle_text: bool,
+    /// Speaker or caption tags.
+    #[serde(default)]
+    pub tags: Option<Tags>,
+    /// The tag of captions.
+    #[serde(default)]
+    pub caption_tag: Option<String>,
+    /// Turns of context of `next_utterance`.
+    #[serde(default)]
+    pub context_turns: Option<usize>,
+    /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
+    #[serde(default)]
+    pub chunk_words: Option<usize>,
+    /// Longest sample in tokens.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// Samples at once.
+    #[serde(default = "batch")]
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+}
+
+/// The default of every `language`.
+pub(super) fn language() -> Reference {
+    Reference("model:language".to_owned())
+}
+
+fn split() -> String {
+    "test".to_owned()
+}
+
+/// The default of every `caption_index`.
+pub(super) fn caption_index() -> usize {
+    1
+}
+
+fn batch() -> usize {
+    64
+}
+
+/// Takes a setting over from the projector's training, or its default.
+pub(super) fn inherit<T: serde::de::DeserializeOwned>(
+    field: &mut Option<T>,
+    upstream: &Upstream,
+    name: &str,
+    otherwise: T,
+) {
+    if field.is_none() {
+        *field = Some(upstream.setting("projector", name).unwrap_or(otherwise));
+    }
+}
+
+impl Config {
+    fn prompt(&self, inject: Inject) -> Prompt {
+        let default = Prompt::default();
+        Prompt {
+            inject,
+            samples: self.samples.unwrap_or(default.samples),
+            bos: self.bos.unwrap_or(default.bos),
+            append_eos: self.append_eos.unwrap_or(default.append_eos),
+            label_eos: self.label_eos.unwrap_or(default.label_eos),
+            lead_in: self.lead_in.clone().unwrap_or(default.lead_in),
+            oracle_text: self.oracle_text,
+            tags: self.tags.unwrap_or(default.tags),
+            caption_tag: self.caption_tag.clone().unwrap_or(default.caption_tag),
+            context_turns: self.context_turns.unwrap_or(default.context_turns),
+            chunk_words: self.chunk_words.unwrap_or(default.chunk_words),
+            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
+        }
+    }
+}
+
+impl Stage for Perplexity {
+    const KIND: &'static str = "perplexity";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Scores every token of the text of clips under an inject mode or a control";
+    const GIVES: &'static [&'static str] = &["scores"];
+    type Config = Config;
+
+    fn normalise(config: &mut Config, upstream: &Upstream) {
+        let default = Prompt::default();
+        inherit(&mut config.samples, upstream, "samples", default.samples);
+        inherit(&mut config.bos, upstream, "bos", default.bos);
+        inherit(&mut config.append_eos, upstream, "append_eos", default.append_eos);
+        inherit(&mut config.label_eos, upstream, "label_eos", default.label_eos);
+        inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
+        inherit(&mut config.tags, upstream, "tags", default.tags);
+        inherit(&mut config.caption_tag, upstream, "caption_tag", default.caption_tag);
+        inherit(&mut config.context_turns, upstream, "context_turns", default.context_turns);
+        inherit(&mut config.chunk_words, upstream, "chunk_words", default.chunk_words);
+        inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
+        inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
+        config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
+        if config.projector.is_none() {
+            config.inject = config.inject.or(Some(Inject::None));
+        }
+        if config.inject == Some(Inject::None) {
+            config.packs = None;
+            config.projector = None;
+            config.pairing = Pairing::Right;
+            config.embedding_scale = Some(EmbeddingScale::default());
+        }
+        if config.pairing == Pairing::Right {
+            config.pairing_seed = 0;
+        }
+    }
+
+    fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
+        let language = material::language(inputs, context)?;
+        let device = language.gemma.device();
+        let selection = material::selection(inputs, &config.split, config.caption_index);
+        let clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
+        let trained = match inputs.optional("projector") {
+            Some(input) => Some(Trained::load(&input.path, &device)?),
+            None => None,
+        };
+        let inject = material::chosen_inject(config.inject, trained.as_ref())?;
+        let (trained, packs) = match inject {
+            Inject::None => (None, None),
+            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject)?)),
+        };
+        let prompt = config.prompt(inject);
+        let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
+        let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
+        let (bank, places) = match (&trained, &packs) {
+            (Some(trained), Some(packs)) => (Some(trained.bank(packs)?), material::places(packs, &clips)?),
+            _ => (None, Vec::new()),
+        };
+        let sources = match config.pairing {
+            Pairing::WrongClip if inject != Inject::None => {
+                wrong_clips(clips.len(), config.pairing_seed)?.into_iter().map(|clip| places[clip]).collect()
+            }
+            _ => places.clone(),
+        };
+        let prepared = injection::prepare(&sequences, bank.as_ref(), &places, &sources, language.pad)?;
+        let social = bank.as_ref().zip(trained.as_ref());
+        let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
+        let scale = config.embedding_scale.unwrap_or_default();
+        let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale };
+        let scores = score(&reader, &prepared, config.batch, context)?;
+        check(&scores, &sequences, &clips)?;
+        write(context, &clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
+        Ok(summary(&sequences, &scores))
+    }
+}
+
+/// The error of an arm with social tokens and nothing to make them of.
+pub(super) fn no_projector(inject: Inject) -> StageError {
+    StageError::hint(
+        format!("`inject` is {inject:?} and there is no projector").to_lowercase(),
+        "set `projector` to a `train_projector` stage or to a given projector, or `inject = \"none\"`",
+    )
+}
+
+/// −ln p of each sample's targets, in nats.
+fn score(reader: &Reader, prepared: &[injection::Prepared], size: usize, context: &Context) -> Result<Vec<Vec<f32>>> {
+    let mut scores: Vec<Vec<f32>> = vec![Vec::new(); prepared.len()];
+    let mut done = 0;
+    for chosen in injection::by_length(prepared, size) {
+        let (batch, inputs) = reader.inputs(prepared, &chosen);
+        let nll = batch.nll(reader.gemma, reader.gemma.forward(inputs));
+        let nll = material::downloaded(nll)?;
+        for (&(sample, _), nll) in batch.labels.iter().zip(nll) {
+            scores[chosen[sample]].push(nll);
+        }
+        done += chosen.len();
+        context.progress(done as u64, prepared.len() as u64, "sample")?;
+    }
+    Ok(scores)
+}
+
+fn check(scores: &[Vec<f32>], sequences: &[Sequence], clips: &[Clip]) -> Result<()> {
+    match scores.iter().position(|nll| nll.iter().any(|nll| !nll.is_finite())) {
+        Some(sample) => Err(StageError::hint(
+            format!("a probability in clip `{}` is not finite", clips[sequences[sample].clip].clip_id),
+            "look at the projector's training (`metrics.jsonl`): it may have diverged",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn write(
+    context: &Context,
+    clips: &[Clip],
+    sequences: &[Sequence],
+    scores: &[Vec<f32>],
+    piece: impl Fn(u32) -> String,
+) -> Result<()> {
+    let path = context.folder().join("targets.csv");
+    let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
+    let exact = sequences.iter().flat_map(|sequence| &sequence.targets).any(|target| target.true_bits.is_some());
+    let mut header = vec!["clip_id", "group", "utterance", "target", "word", "token", "piece", "class", "nll"];
+    if exact {
+        header.extend(["true_bits", "floor_bits"]);
+    }
+    out.write_record(header).map_err(|error| broken(&path, &error))?;
+    for (sequence, scores) in sequences.iter().zip(scores) {
+        let clip = &clips[sequence.clip];
+        for (target, nll) in sequence.targets.iter().zip(scores) {
+            let bits = |bits: Option<f64>| bits.map(|bits| bits.to_string()).unwrap_or_default();
+            let mut record = vec![
+                clip.clip_id.clone(),
+                clip.cluster().to_owned(),
+                sequence.utterance.to_string(),
+                target.number.to_string(),
+                target.word.map(|word| word.to_string()).unwrap_or_default(),
+                target.id.to_string(),
+                piece(target.id),
+                target.class.name().to_owned(),
+                nll.to_string(),
+            ];
+            if exact {
+                record.extend([bits(target.true_bits), bits(target.floor_bits)]);
+            }
+            out.write_record(record).map_err(|error| broken(&path, &error))?;
+        }
+    }
+    out.flush().map_err(StageError::io(&path))
+}
+
+fn summary(sequences: &[Sequence], scores: &[Vec<f32>]) -> Summary {
+    let (mut words, mut captions) = (BTreeSet::new(), BTreeSet::new());
+    let (mut nats, mut targets) = (0.0, 0usize);
+    for (sequence, scores) in sequences.iter().zip(scores) {
+        for (target, &nll) in sequence.targets.iter().zip(scores) {
+            nats += f64::from(nll);
+            targets += 1;
+            captions.insert((sequence.clip, sequence.utterance));
+            words.extend(target.word.map(|word| (sequence.clip, sequence.utterance, word)));
+        }
+    }
+    let bits = nats / std::f64::consts::LN_2;
+    let captions = captions.len() as f64;
+    let mut summary = Summary::new();
+    let mut put = |name: &str, value: f64| summary.insert(name.to_owned(), value.into());
+    put("bits_per_word", bits / words.len() as f64);
+    put("bits_per_caption", bits / captions);
+    put("bits_per_token", bits / targets as f64);
+    put("perplexity", (nats / targets as f64).exp());
+    let exact = [
+        ("true_bits_per_caption", exact_bits(sequences, |target| target.true_bits)),
+        ("floor_bits_per_caption", exact_bits(sequences, |target| target.floor_bits)),
+    ];
+    for (name, bits) in exact {
+        if let Some(bits) = bits {
+            put(name, bits / captions);
+        }
+    }
+    summary.insert("targets".into(), targets.into());
+    summary.insert("words".into(), words.len().into());
+    summary.insert("captions".into(), (captions as u64).into());
+    summary
+}
+
+/// The sum of exact bits over the same targets that are scored; `None` when one of them has none.
+fn exact_bits(sequences: &[Sequence], bits: impl Fn(&samples::Target) -> Option<f64>) -> Option<f64> {
+    let mut total = 0.0;
+    for target in sequences.iter().flat_map(|sequence| &sequence.targets) {
+        match bits(target) {
+            Some(bits) => total += bits,
+            None if target.word.is_none() && target.class == Class::Text => {}
+            None => return None,
+        }
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::social::samples::Target;
+
+    fn sequence(clip: usize, bits: Option<f64>) -> Sequence {
+        let target = |number, word, bits| Target {
+            position: 1 + number,
+            id: 9,
+            word: Some(word),
+            class: Class::Content,
+            number,
+            true_bits: bits,
+            floor_bits: None,
+        };
+        let targets = vec![target(0, 0, bits), target(1, 1, bits), target(2, 1, bits.map(|_| 0.0))];
+        Sequence { clip, utterance: 0, slots: vec![], targets }
+    }
+
+    #[test]
+    fn figures_are_sums_over_the_same_targets() {
+        let nat = std::f32::consts::LN_2;
+        let sequences = [sequence(0, Some(1.5)), sequence(1, Some(0.5))];
+        let summary = summary(&sequences, &[vec![nat, nat, nat], vec![nat, 2.0 * nat, 3.0 * nat]]);
+        let figure = |name: &str| summary[name].as_f64().unwrap();
+        assert!((figure("bits_per_word") - 9.0 / 4.0).abs() < 1e-6);
+        assert!((figure("bits_per_caption") - 4.5).abs() < 1e-6);
+        assert!((figure("perplexity") - 2f64.powf(1.5)).abs() < 1e-5);
+        assert!((figure("true_bits_per_caption") - 2.0).abs() < 1e-12);
+        assert_eq!((figure("targets"), figure("words"), figure("captions")), (6.0, 4.0, 2.0));
+        assert!(!summary.contains_key("floor_bits_per_caption"));
+    }
+
+    #[test]
+    fn none_drops_what_cannot_matter_and_inherits_the_rest() {
+        let settings = serde_json::json!({"inject": "full", "bos": false, "lead_in": ":", "seed": 3});
+        let mut upstream = Upstream::default();
+        let kind = ("train_projector".to_owned(), settings.as_object().unwrap().clone());
+        upstream.stages.insert("projector".into(), kind);
+        let fields = serde_json::json!({"text": "data:t", "packs": "stage:packs", "projector": "stage:p",
+            "pairing": "wrong_clip", "pairing_seed": 4});
+        let mut config: Config = serde_json::from_value(fields.clone()).unwrap();
+        Perplexity::normalise(&mut config, &upstream);
+        assert_eq!(
+            (config.inject, config.bos, config.lead_in.as_deref()),
+            (Some(Inject::Full), Some(false), Some(":"))
+        );
+        assert_eq!((config.pairing_seed, config.packs.is_some()), (4, true));
+        let mut config: Config = serde_json::from_value(fields).unwrap();
+        config.inject = Some(Inject::None);
+        Perplexity::normalise(&mut config, &upstream);
+        assert_eq!((config.packs, config.projector, config.pairing), (None, None, Pairing::Right));
+        assert_eq!((config.bos, config.pairing_seed), (Some(false), 0));
+    }
+}
