@@ -5,6 +5,7 @@
 //! To add a kind: one file and one line in [`kinds`].
 
 mod context;
+pub mod embed;
 pub mod encode_frames;
 pub mod extract_frames;
 pub mod frame_manifest;
@@ -12,6 +13,7 @@ pub mod kind;
 pub mod note;
 pub mod perplexity;
 pub mod pretrain_lm;
+pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;
 pub mod split;
@@ -34,6 +36,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<pretrain_lm::PretrainLm>(),
         Kind::of::<train_projector::TrainProjector>(),
         Kind::of::<perplexity::Perplexity>(),
+        Kind::of::<embed::Embed>(),
+        Kind::of::<rsa::Rsa>(),
         Kind::of::<note::Note>(),
     ]
 }

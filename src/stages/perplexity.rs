@@ -251,10 +251,11 @@ fn score(reader: &Reader, prepared: &[injection::Prepared], size: usize, context
     let mut done = 0;
     for chosen in injection::by_length(prepared, size) {
         let (batch, inputs) = reader.inputs(prepared, &chosen);
-        let nll = batch.nll(reader.gemma, reader.gemma.forward(inputs));
-        let nll = material::downloaded(nll)?;
-        for (&(sample, _), nll) in batch.labels.iter().zip(nll) {
-            scores[chosen[sample]].push(nll);
+        if !batch.labels.is_empty() {
+            let nll = material::downloaded(batch.nll(reader.gemma, reader.gemma.forward(inputs)))?;
+            for (&(sample, _), nll) in batch.labels.iter().zip(nll) {
+                scores[chosen[sample]].push(nll);
+            }
         }
         done += chosen.len();
         context.progress(done as u64, prepared.len() as u64, "sample")?;
