@@ -2,12 +2,16 @@
 //!
 //! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file, 3 results differ from the published table.
 
+mod check;
 mod devices;
 mod interrupt;
 mod plan;
 mod progress;
 mod results;
 mod run;
+mod schema;
+mod show;
+mod stages;
 mod table;
 
 use std::io::{self, Write};
@@ -19,7 +23,7 @@ use crate::execute::StepError;
 use crate::experiment::{self, Diagnostics, Experiment, LoadOptions};
 use crate::plan::PlanError;
 use crate::report::{render::Format, table::TableError};
-use crate::stages::{self, Kind};
+use crate::stages::Kind;
 use crate::store::{Store, StoreError};
 
 /// Declarative experiments with social tokens: visual features projected into a frozen language model
@@ -192,8 +196,14 @@ pub fn call(arguments: Arguments) -> u8 {
 }
 
 fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
-    let kinds = stages::kinds();
+    let kinds = crate::stages::kinds();
     match command {
+        Command::Check(selected) => Ok(check::run(&selected.load(&kinds)?, selected.json, out)?),
+        Command::Show(selected) => {
+            Ok(show::run(&experiment::show(&selected.file, &selected.options(), &kinds)?, selected.json, out)?)
+        }
+        Command::Stages { kind, json } => stages::run(&kinds, kind.as_deref(), json, out)?.map_err(Failure::Usage),
+        Command::Schema { write } => Ok(schema::run(&kinds, write.as_deref(), out)?),
         Command::Devices { json } => devices::run(json, out),
         Command::Plan(selected) => plan::run(&selected.load(&kinds)?, &kinds, selected.json, out),
         Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
@@ -205,7 +215,6 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             let format = if experiment.json { Format::Json } else { format };
             table::run(&experiment.load(&kinds)?, &kinds, &names, format, out)
         }
-        _ => Ok(()),
     }
 }
 

@@ -258,15 +258,10 @@ fn wrong_type(item: &Item, schema: &Value, what: &str) -> Finding {
         }
         (Value::Array(items), None) if !takes("array") && items.len() == 1 => "take the brackets away".to_owned(),
         (Value::Object(_) | Value::Array(_), None) => format!("write {form}"),
-        (scalar, None) if takes("array") => format!("put it in brackets: `[{}]`", toml_text(scalar)),
+        (scalar, None) if takes("array") => format!("put it in brackets: `[{}]`", super::show::inline(scalar)),
         _ => format!("write {form}"),
     };
     Finding { span: item.span, message: format!("{what} must be {form}, found {}", type_of(item)), hint }
-}
-
-/// A scalar as TOML writes it.
-pub(super) fn toml_text(value: &Value) -> String {
-    value.to_string()
 }
 
 fn written(value: &Value) -> String {
@@ -340,7 +335,7 @@ fn words_of_one(schema: &Value) -> Option<Vec<Value>> {
 }
 
 /// The words of a field that takes one of a few words.
-pub(super) fn words(schema: &Value) -> Option<Vec<Value>> {
+fn words(schema: &Value) -> Option<Vec<Value>> {
     let mut all = Vec::new();
     for form in alternatives(schema) {
         all.extend(words_of_one(form)?);
@@ -349,7 +344,7 @@ pub(super) fn words(schema: &Value) -> Option<Vec<Value>> {
 }
 
 /// What a schema allows, as a noun: `a whole number of at least 1`.
-pub(super) fn describe(schema: &Value) -> String {
+pub fn describe(schema: &Value) -> String {
     if let Some(words) = words(schema) {
         let words: Vec<String> = words.iter().map(written).collect();
         return format!("one of {}", suggest::list(&words));

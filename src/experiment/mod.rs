@@ -14,6 +14,8 @@ mod protocols;
 mod reports;
 mod resolve;
 pub mod rules;
+pub mod schema;
+mod show;
 mod suggest;
 mod sweep;
 
@@ -22,7 +24,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::stages::kind::Settings;
+pub use check::describe;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
+pub use show::{Shown, show};
+pub use suggest::nearest;
 
 use crate::stages::{Kind, Reference};
 use document::{Item, Report, Span, Table};
@@ -34,12 +39,14 @@ pub fn load(path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Result<Experi
     let mut report = Report::default();
     let experiment = read(&mut report, path, options, kinds);
     match experiment {
-        Some(experiment) if !report.has_errors() => Ok(Experiment { notes: report.of(Severity::Note).0, ..experiment }),
+        Some((_, experiment)) if !report.has_errors() => {
+            Ok(Experiment { notes: report.of(Severity::Note).0, ..experiment })
+        }
         _ => Err(report.of(Severity::Error)),
     }
 }
 
-fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Option<Experiment> {
+fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Option<(Table, Experiment)> {
     let layers::Merged { table: merged, protocol } = layers::load(report, path, options)?;
     let start = Span { source: 0, start: 0, end: 0 };
     check::Checker::new(report).table(&merged, start, &grammar::schema(), "", &BTreeSet::new());
@@ -72,7 +79,7 @@ fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind])
         labels: axis.values.iter().map(label).collect(),
         binds: axis.binds.iter().map(|target| graph.target_name(target)).collect(),
     });
-    Some(Experiment {
+    let experiment = Experiment {
         name: merged.get("name").and_then(Item::text)?.to_owned(),
         path: path.to_owned(),
         protocol,
@@ -85,7 +92,8 @@ fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind])
         comparisons: reports.comparisons,
         tables: reports.tables,
         notes: Vec::new(),
-    })
+    };
+    Some((merged, experiment))
 }
 
 fn externals(merged: &Table, section: &str) -> BTreeMap<String, External> {

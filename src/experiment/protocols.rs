@@ -1,7 +1,7 @@
 //! Protocols: named sets of defaults by stage kind, as TOML files in `protocols/`.
 //!
 //! What a protocol says lies above the built-in defaults of a kind and below everything that a file says. Which value
-//! comes from where: `reference/method.md` section 8.1 of the design notes, told in each file.
+//! comes from where is told in each file.
 
 use super::document::{Entry, Item, ItemValue, Report, Table, parse};
 use super::suggest;

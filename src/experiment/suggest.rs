@@ -5,7 +5,7 @@
 /// The measure is the Damerau-Levenshtein distance (an interchange counts one), without regard to case and with `-` as
 /// `_`; a word that starts with the other counts one and a half. Ties go to the greater Jaro-Winkler similarity, then to the order
 /// of the candidates, so put those first that are more to be expected.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let wanted = plain(word);
     let mut ranked: Vec<(usize, f64, usize, &str)> = candidates

@@ -122,9 +122,12 @@ impl Sweep {
                 let ItemValue::Scalar(value) = &item.value else { continue };
                 let label = label(value);
                 if !labels.contains(&label.as_str()) {
-                    let of = if key == ABLATION { "no ablation" } else { "axis has no label" };
-                    let hint = suggest::hint(&label, "labels", labels.iter().copied());
-                    report.error(item.span, format!("{of} `{label}` (`{key}`)"), hint);
+                    let message = match key {
+                        ABLATION => format!("no ablation `{label}`"),
+                        axis => format!("axis `{axis}` has no value `{label}`"),
+                    };
+                    let what = if key == ABLATION { "ablations" } else { "values" };
+                    report.error(item.span, message, suggest::hint(&label, what, labels.iter().copied()));
                 }
                 chosen.push(label);
             }

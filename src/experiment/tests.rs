@@ -263,3 +263,174 @@ fn every_mistake_is_found_at_once_with_its_place_and_cure() {
     let found = mistakes(&text);
     assert_eq!(found, expected, "{found:#?}");
 }
+
+fn setting(experiment: &Experiment, stage: &str, field: &str) -> serde_json::Value {
+    experiment.points[0].stages[stage].settings[field].clone()
+}
+
+#[test]
+fn each_layer_lies_above_the_one_before() {
+    let files = Files::new(&[
+        ("low.toml", "[stages.clips]\nkind = \"clips\"\ndata_seed = 1\n[run]\njobs = 2\nstore = \"low\"\n"),
+        ("high.toml", "extends = \"low.toml\"\n[run]\nstore = \"high\"\n[profiles.p.stages.clips]\ndata_seed = 4\n"),
+        (
+            "x.toml",
+            "name = \"x\"\nextends = [\"low.toml\", \"high.toml\"]\n[run]\ndevice = \"cpu\"\n\
+             [profiles.p.run]\njobs = 5\n[stages.clips]\ndata_seed = 3\n",
+        ),
+    ]);
+    let mut options = LoadOptions::default();
+    let load = |options: &LoadOptions| files.load("x.toml", options).unwrap_or_else(|found| panic!("{found}"));
+    let plain = load(&options);
+    assert_eq!((setting(&plain, "clips", "data_seed"), plain.run.jobs), (3.into(), 2));
+    assert_eq!((plain.run.store.to_str(), plain.run.device.as_str()), (Some("high"), "cpu"));
+    options.profile = Some("p".into());
+    let profiled = load(&options);
+    assert_eq!((setting(&profiled, "clips", "data_seed"), profiled.run.jobs), (4.into(), 5));
+    options.environment = vec![
+        ("SOCTOK_STAGES__CLIPS__DATA_SEED".into(), "5".into()),
+        ("SOCTOK_RUN__STORE".into(), "some where".into()),
+        ("SOCTOK_LOG".into(), "debug".into()),
+    ];
+    let surrounded = load(&options);
+    assert_eq!(setting(&surrounded, "clips", "data_seed"), 5);
+    assert_eq!(surrounded.run.store.to_str(), Some("some where"));
+    options.sets = vec!["clips.data_seed=6".into(), "run.device=tch:cpu".into(), "stages.clips.data_seed=7".into()];
+    let set = load(&options);
+    assert_eq!((setting(&set, "clips", "data_seed"), set.run.device.as_str()), (7.into(), "tch:cpu"));
+}
+
+#[test]
+fn files_that_extend_each_other_or_nothing_are_errors() {
+    let files = Files::new(&[
+        ("a.toml", "name = \"a\"\nextends = \"b.toml\"\n"),
+        ("b.toml", "extends = [\"a.toml\", \"c.toml\"]\n"),
+    ]);
+    let found = files.load("a.toml", &LoadOptions::default()).expect_err("they are wrong").0;
+    let shown: Vec<String> =
+        found.iter().map(|d| format!("{d}").replace(&format!("{}/", files.0.path().display()), "")).collect();
+    assert!(shown[0].starts_with("b.toml:1:12: error: `a.toml` extends itself"), "{shown:?}");
+    assert!(shown[1].starts_with("b.toml:1:22: error: `c.toml` cannot be read: there is no such file"), "{shown:?}");
+}
+
+#[test]
+fn bundles_ablations_combinations_and_exclusions_make_the_points() {
+    let text = format!(
+        "{GRID}
+[axes.cap.values]
+small = {{ \"packs.local_cap\" = 1, projector.lr = 0.5 }}
+plain = {{}}
+[ablations.wrong_clip]
+set = {{ embed.pairing = \"wrong_clip\" }}
+where = {{ inject = [\"global\", \"local\", \"full\"] }}
+[ablations.constant]
+set = {{ \"projector.source\" = \"constant\" }}
+where = {{ inject = \"full\", cap = \"plain\" }}
+[ablations.both]
+combine = [\"wrong_clip\", \"constant\"]
+[exclude.eos]
+where = {{ pool = \"eos\", ablation = [\"both\", \"wrong_clip\"] }}
+"
+    );
+    let experiment = good(&text);
+    let count =
+        |ablation: Option<&str>| experiment.points.iter().filter(|point| point.ablation.as_deref() == ablation).count();
+    assert_eq!(experiment.ablations, ["wrong_clip", "constant", "both"]);
+    assert_eq!((count(None), count(Some("wrong_clip"))), (4 * 5 * 2, 3 * 4 * 2));
+    assert_eq!((count(Some("constant")), count(Some("both"))), (5, 4));
+    let both = experiment.points.iter().find(|point| point.ablation.as_deref() == Some("both")).expect("it is there");
+    assert_eq!(both.stages["embed"].settings["pairing"], "wrong_clip");
+    assert_eq!(both.stages["projector"].settings["source"], "constant");
+    let small = experiment.points.iter().find(|point| point.coordinates["cap"] == "small" && point.stages.len() > 2);
+    let small = small.expect("it is there");
+    assert_eq!(
+        (&small.stages["packs"].settings["local_cap"], &small.stages["projector"].settings["lr"]),
+        (&1.into(), &0.5.into())
+    );
+    assert_eq!(experiment.axes[2].binds, ["packs.local_cap", "projector.lr"]);
+    assert!(experiment.notes.is_empty(), "{:?}", experiment.notes);
+}
+
+#[test]
+fn an_ablation_that_changes_nothing_is_noted_and_one_for_no_point_is_an_error() {
+    let idle = good(&format!("{GRID}[ablations.wrong]\nset = {{ embed.pairing = \"wrong\" }}\n"));
+    assert_eq!(idle.notes.len(), 1);
+    assert!(idle.notes[0].message.contains("`wrong` changes nothing in 5 points, the first at inject = none"));
+    let never = format!(
+        "{GRID}[ablations.a]\nset = {{ embed.pairing = \"a\" }}\nwhere = {{ inject = \"full\" }}\n\
+         [ablations.b]\nset = {{ projector.lr = 1 }}\nwhere = {{ inject = \"local\" }}\n[ablations.c]\ncombine = [\"a\", \"b\"]\n"
+    );
+    assert!(mistakes(&never)[0].starts_with("33: ablation `c` applies to no point"), "{:?}", mistakes(&never));
+}
+
+#[test]
+fn a_cell_that_does_not_exist_is_an_error_where_nothing_chose_it() {
+    let (fixed, _) = GRID.split_once("[axes.inject]").expect("it is there");
+    let fixed = fixed.replace("inject = \"full\"", "inject = \"none\"");
+    let single = fixed.replace("embeddings = ", "pool = \"only_soc\"\nembeddings = ");
+    let found = mistakes(&single);
+    assert!(found[0].starts_with("20: stage `rsa`: with `inject = \"none\"` there are no social tokens"), "{found:?}");
+    let ablated = format!("{fixed}[ablations.x]\nset = {{ rsa.pool = \"only_soc\" }}\n");
+    let experiment = good(&ablated);
+    assert_eq!(experiment.points[1].not_applicable.as_ref().map(|na| na.rule.as_str()), Some("none_only_soc"));
+    // The axis is on the projector; `embed` only inherits it.
+    let inherited = single.replace("pool = \"only_soc\"\n", "")
+        + "[axes.inject]\nto = \"projector.inject\"\nvalues = [\"none\", \"full\"]\n[axes.pool]\nto = \"rsa.pool\"\nvalues = [\"only_soc\"]\n";
+    assert_eq!(good(&inherited).points.iter().filter(|point| point.not_applicable.is_some()).count(), 1);
+    let unusual = good(&fixed.replace("inject = \"none\"", "inject = \"local\"")).notes;
+    assert!(unusual[0].message.contains("meant to be read with"), "{unusual:?}");
+}
+
+#[test]
+fn axes_and_ablations_that_set_the_same_field_are_errors() {
+    let twice = format!("{GRID}[axes.more]\nto = [\"rsa.pool\"]\nvalues = [\"all\"]\n");
+    assert_eq!(mistakes(&twice)[0].split(" | ").next(), Some("28: axes `pool` and `more` both set `rsa.pool`"));
+    let ablation = format!("{GRID}[ablations.x]\nset = {{ rsa.pool = \"eos\" }}\nwhere = {{ pool = \"all\" }}\n");
+    assert_eq!(
+        mistakes(&ablation)[0].split(" | ").next(),
+        Some("28: ablation `x` and axis `pool` both set `rsa.pool`")
+    );
+    assert_eq!(good(&format!("{ablation}over_axis = true\n")).points.len(), 24);
+}
+
+#[test]
+fn cycles_are_found_also_where_an_axis_closes_them() {
+    let own = GRID.replace("frames = \"stage:clips\"", "frames = \"stage:clips\"\n[stages.a]\nkind = \"note\"");
+    assert!(mistakes(&own)[0].contains("no stage kind `note`"));
+    let kinds = [kinds(), vec![Kind::of::<crate::stages::note::Note>()]].concat();
+    let check = |text: &str| {
+        let files = Files::new(&[("x.toml", text)]);
+        load(&files.path("x.toml"), &LoadOptions::default(), &kinds).expect_err("it is wrong").0[0].clone()
+    };
+    let notes = "name = \"n\"\n[stages.a]\nkind = \"note\"\ntext = \"a\"\nafter = \"stage:b\"\n[stages.b]\nkind = \"note\"\ntext = \"b\"\n";
+    let found = check(&format!("{notes}after = \"stage:a\"\n"));
+    assert_eq!(found.message, "stages need each other in a cycle: `a` needs `b` needs `a`");
+    assert_eq!(found.location.map(|place| (place.line, place.column)), Some((9, 9)));
+    let axis = format!(
+        "{notes}[stages.c]\nkind = \"note\"\ntext = \"c\"\n[axes.x]\nto = \"b.after\"\nvalues = [\"stage:c\", \"stage:a\"]\n[run]\ntargets = [\"a\"]\n"
+    );
+    assert!(check(&axis).message.contains("in a cycle"));
+}
+
+#[test]
+fn what_is_shown_loads_to_the_same_points() {
+    let text = format!(
+        "{GRID}[run]\nstore = \"a \\\"b\\\"\"\n[axes.cap.values]\nsmall = {{ \"packs.local_cap\" = 1 }}\nplain = {{ }}\n\
+         [ablations.slow]\nset = {{ projector.lr = 1e-9 }}\n[tables.t]\nvalue = [\"rsa.spearman\"]\nrows = \"pool\"\n"
+    );
+    let files = Files::new(&[("x.toml", &text)]);
+    let options = LoadOptions { sets: vec!["packs.local_cap=9".into()], ..LoadOptions::default() };
+    let shown = show(&files.path("x.toml"), &options, &kinds()).unwrap_or_else(|found| panic!("{found}"));
+    assert!(shown.toml.contains("local_cap = 9"), "{}", shown.toml);
+    assert_eq!(shown.json["stages"]["packs"]["local_cap"]["origin"], "--set");
+    assert_eq!(shown.json["stages"]["projector"]["lr"], serde_json::json!({ "value": 1e-4, "origin": "built-in" }));
+    assert_eq!(shown.json["axes"]["inject"]["binds"], serde_json::json!(["projector.inject", "embed.inject"]));
+    let before = files.load("x.toml", &options).unwrap_or_else(|found| panic!("{found}"));
+    let after = good(&shown.toml);
+    assert_eq!(before.points.len(), after.points.len());
+    for (before, after) in before.points.iter().zip(&after.points) {
+        assert_eq!((&before.coordinates, &before.ablation), (&after.coordinates, &after.ablation));
+        assert_eq!(before.stages, after.stages);
+    }
+    assert_eq!((before.run, before.tables), (after.run, after.tables));
+}
