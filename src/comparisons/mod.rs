@@ -3,6 +3,8 @@
 //! A comparison reads the artifacts of its arms and gives rows of figures (differences, intervals, p values). Like a
 //! stage it knows nothing of the store or of TOML. To add a kind: one file and one line in [`kinds`].
 
+pub mod scores;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -14,7 +16,7 @@ use crate::stages::{Context, Result, StageError, Summary, kind::Settings};
 
 /// Every kind of comparison.
 pub fn kinds() -> Vec<ComparisonKind> {
-    Vec::new()
+    vec![ComparisonKind::of::<scores::Scores>()]
 }
 
 /// One point of a comparison.

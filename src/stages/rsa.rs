@@ -51,8 +51,8 @@ pub struct Config {
     #[schemars(extend("x-accepts" = ["embeddings"]))]
     pub embeddings: Reference,
     /// Human judgments: a square matrix as CSV with a header of clips (with or without a column of their names; an empty
-    /// cell is a pair that nobody judged), triplets (`clip_1,clip_2,clip_3,odd_one`), or a folder with `rsm.csv` or
-    /// `triplets.csv`.
+    /// cell is a pair that nobody judged), triplets (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,…,choice`), or a
+    /// folder with `triplets.csv` (which tells what nobody judged) or `rsm.csv`.
     #[schemars(extend("x-accepts" = ["judgments"]))]
     pub human: Reference,
     /// A CSV of `index,clip_id` for judgments that name clips by number.
@@ -198,15 +198,15 @@ struct Judgments {
 impl Judgments {
     fn read(path: &Path, names: Option<&HashMap<String, String>>) -> Result<Self> {
         let file = if path.is_dir() {
-            let matrix = path.join("rsm.csv");
-            if matrix.is_file() { matrix } else { path.join("triplets.csv") }
+            let triplets = path.join("triplets.csv");
+            if triplets.is_file() { triplets } else { path.join("rsm.csv") }
         } else {
             path.to_owned()
         };
         let mut reader =
             csv::ReaderBuilder::new().flexible(true).from_path(&file).map_err(|error| broken(&file, &error))?;
         let columns = Columns::of(&file, &mut reader)?;
-        let mut judgments = if columns.find("odd_one").is_some() {
+        let mut judgments = if columns.find("odd_one").or(columns.find("choice")).is_some() {
             triplets(&file, &mut reader, &columns)?
         } else {
             square(&file, &mut reader)?
@@ -282,8 +282,12 @@ fn square(path: &Path, reader: &mut csv::Reader<std::fs::File>) -> Result<Judgme
 /// Similarity from odd-one-out choices: how often a pair was kept, of the times that it was shown. Trials that show a
 /// clip twice are left out. Clips come in the order of their numbers, or of their names.
 fn triplets(path: &Path, reader: &mut csv::Reader<std::fs::File>, columns: &Columns) -> Result<Judgments> {
-    let shown = [columns.need("clip_1")?, columns.need("clip_2")?, columns.need("clip_3")?];
-    let odd = columns.need("odd_one")?;
+    let names = match columns.find("odd_one") {
+        Some(_) => ["clip_1", "clip_2", "clip_3", "odd_one"],
+        None => ["stim1_name", "stim2_name", "stim3_name", "choice"],
+    };
+    let shown = [columns.need(names[0])?, columns.need(names[1])?, columns.need(names[2])?];
+    let odd = columns.need(names[3])?;
     let mut trials: Vec<([String; 3], String)> = Vec::new();
     for (line, row) in reader.records().enumerate() {
         let row = row.map_err(|error| broken(path, &error))?;
@@ -347,6 +351,8 @@ mod tests {
         let rounds =
             [Some(1.0), Some(0.0), Some(0.5), Some(0.0), Some(1.0), Some(0.5), Some(0.5), Some(0.5), Some(1.0)];
         assert_eq!(found.values, rounds);
+        let other = text.replace("clip_1,clip_2,clip_3,odd_one", "stim1_name,stim2_name,stim3_name,choice");
+        assert_eq!(judgments(&other).unwrap(), found);
         found.keep(|clip| clip != "9");
         assert_eq!(found.values, [Some(1.0), Some(0.5), Some(0.5), Some(1.0)]);
         assert!(
