@@ -124,9 +124,11 @@ impl Comparison for Scores {
 }
 
 type Coordinates = BTreeMap<String, String>;
+/// Artifacts of a minuend and its subtrahend.
+type Pair = (PathBuf, PathBuf);
 
 /// Row → its pairs of artifacts, one per combination of what is averaged over.
-fn pairs(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<(PathBuf, PathBuf)>)>> {
+fn pairs(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)>> {
     let named: BTreeSet<&String> = config.minuend.0.keys().chain(config.subtrahend.0.keys()).collect();
     let axes: BTreeSet<&String> = arms.iter().flat_map(|arm| arm.coordinates.keys()).collect();
     let by: Vec<&String> = match config.pair_by.is_empty() {
@@ -161,7 +163,7 @@ fn pairs(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<(PathBuf
         Ok(found)
     };
     let (minuend, subtrahend) = (side(&config.minuend, "minuend")?, side(&config.subtrahend, "subtrahend")?);
-    let mut rows: BTreeMap<Coordinates, Vec<(PathBuf, PathBuf)>> = BTreeMap::new();
+    let mut rows: BTreeMap<Coordinates, Vec<Pair>> = BTreeMap::new();
     for (key, first) in minuend {
         if let Some(second) = subtrahend.get(&key) {
             let row = key.into_iter().filter(|(axis, _)| !config.average.contains(axis)).collect();
@@ -247,7 +249,7 @@ impl Tables {
 }
 
 /// The figures of one row.
-fn compare(config: &Config, tables: &mut Tables, pairs: &[(PathBuf, PathBuf)]) -> Result<Summary> {
+fn compare(config: &Config, tables: &mut Tables, pairs: &[Pair]) -> Result<Summary> {
     let first = tables.get(&pairs[0].0)?;
     let (count, clusters) = (pairs.len() as f64, first.sizes.len());
     let mut sums = vec![0.0; clusters];
