@@ -13,20 +13,26 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use super::config::{GemmaConfig, Generation};
 
 /// `x · rsqrt(mean(x²) + ε) · (1 + w)` over the last dimension, in f32: `x` is `[rows, width]`, `weight` `[width]`.
-pub(super) fn rms_norm(x: Tensor<2>, weight: &Param<Tensor<1>>, epsilon: f64) -> Tensor<2> {
+pub(super) fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Tensor<2> {
     let dtype = x.dtype();
     let x = widened(x);
     let scale = (x.clone() * x.clone()).mean_dim(1).add_scalar(epsilon).sqrt().recip();
-    let gain = widened(weight.val().unsqueeze::<2>()).add_scalar(1.0);
+    let gain = widened(weight.clone().unsqueeze::<2>()).add_scalar(1.0);
     narrowed((x * scale) * gain, dtype)
 }
 
 /// The tanh approximation of GELU, as `x · σ(2 √(2/π) (x + 0.044715 x³))`: the same function in one transcendental.
-fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+pub(super) fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    let (bend, cube) = gelu_factors();
     let square = x.clone() * x.clone();
-    let factor = (2.0 / std::f64::consts::PI).sqrt() * 2.0;
-    let inner = square.mul_scalar(0.044_715 * factor).add_scalar(factor) * x.clone();
+    let inner = square.mul_scalar(cube).add_scalar(bend) * x.clone();
     x * sigmoid(inner)
+}
+
+/// The factors of x and x³ inside the sigmoid of [`gelu_tanh`].
+pub(super) fn gelu_factors() -> (f64, f64) {
+    let bend = (2.0 / std::f64::consts::PI).sqrt() * 2.0;
+    (bend, 0.044_715 * bend)
 }
 
 /// `x · wᵀ` for `x` `[rows, input]` and `w` `[output, input]` as stored.
@@ -47,18 +53,30 @@ pub(super) fn narrowed<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> 
 /// What the layers of one sequence length need beside their weights, made once and kept.
 #[derive(Debug)]
 pub(super) struct Tables {
-    full: LayerTables,
-    sliding: LayerTables,
+    pub(super) full: LayerTables,
+    pub(super) sliding: LayerTables,
+}
+
+/// Rotary factors of queries (which carry the score scale) and keys, and who sees whom.
+#[derive(Clone, Debug)]
+pub(super) struct LayerTables {
+    query: Rotary,
+    key: Rotary,
+    /// Added to scores: `[1, tokens, tokens]`.
+    pub(super) mask: Tensor<3>,
+    /// The same as a number: a query sees this many keys, its own the last.
+    pub(super) window: usize,
     /// `[1, 0]`: swaps the halves of a head.
     swap: Tensor<1, Int>,
 }
 
-/// Rotary factors `[1, tokens, head_dim]` (those of queries carry the score scale) and the mask `[1, tokens, tokens]`.
+/// cos and signed sin of the rotary positions, half-split: `[1, tokens, head_dim]`. The first half of the sines is
+/// negative, so that `x · cos + swapped(x) · sin` turns each pair.
 #[derive(Clone, Debug)]
-struct LayerTables {
-    query: (Tensor<3>, Tensor<3>),
-    key: (Tensor<3>, Tensor<3>),
-    mask: Tensor<3>,
+struct Rotary {
+    cos: Tensor<3>,
+    sin: Tensor<3>,
+    host: Arc<(Vec<f32>, Vec<f32>)>,
 }
 
 /// Added to scores that must not be seen; far below every score, and finite, so that no backend makes NaN of it.
@@ -74,46 +92,70 @@ impl Tables {
                 row.iter_mut().enumerate().filter(|(key, _)| !seen.contains(key)).for_each(|(_, cell)| *cell = HIDDEN);
             }
             LayerTables {
-                query: rotary(config.head_dim, theta, tokens, scale, device, dtype),
-                key: rotary(config.head_dim, theta, tokens, 1.0, device, dtype),
+                query: Rotary::new(config.head_dim, theta, tokens, scale, device, dtype),
+                key: Rotary::new(config.head_dim, theta, tokens, 1.0, device, dtype),
                 mask: Tensor::from_data(TensorData::new(mask, [1, tokens, tokens]), (device, DType::F32)),
+                window,
+                swap: Tensor::from_ints([1, 0], device),
             }
         };
         let full = layer(config.rope_theta, tokens);
         let same = config.rope_theta == config.rope_local_theta && config.sliding_window >= tokens;
         let sliding = if same { full.clone() } else { layer(config.rope_local_theta, config.sliding_window) };
-        Self { full, sliding, swap: Tensor::from_ints([1, 0], device) }
+        Self { full, sliding }
     }
 }
 
-/// cos and signed sin of the rotary positions, half-split: `[1, tokens, head_dim]`. The first half of the sines is
-/// negative, so that `x · cos + swapped(x) · sin` turns each pair.
-fn rotary(
-    head_dim: usize,
-    theta: f64,
-    tokens: usize,
-    scale: f64,
-    device: &Device,
-    dtype: DType,
-) -> (Tensor<3>, Tensor<3>) {
-    let half = head_dim / 2;
-    let mut cos = vec![0f32; tokens * head_dim];
-    let mut sin = vec![0f32; tokens * head_dim];
-    for position in 0..tokens {
-        for pair in 0..half {
-            // The angle is formed in f32, as in transformers; at large positions its rounding shows.
-            let frequency = (1.0 / theta.powf(2.0 * pair as f64 / head_dim as f64)) as f32;
-            let angle = f64::from(position as f32 * frequency);
-            let at = position * head_dim + pair;
-            (cos[at], cos[at + half]) = ((angle.cos() * scale) as f32, (angle.cos() * scale) as f32);
-            (sin[at], sin[at + half]) = ((-angle.sin() * scale) as f32, (angle.sin() * scale) as f32);
+impl Rotary {
+    fn new(head_dim: usize, theta: f64, tokens: usize, scale: f64, device: &Device, dtype: DType) -> Self {
+        let half = head_dim / 2;
+        let mut cos = vec![0f32; tokens * head_dim];
+        let mut sin = vec![0f32; tokens * head_dim];
+        for position in 0..tokens {
+            for pair in 0..half {
+                // The angle is formed in f32, as in transformers; at large positions its rounding shows.
+                let frequency = (1.0 / theta.powf(2.0 * pair as f64 / head_dim as f64)) as f32;
+                let angle = f64::from(position as f32 * frequency);
+                let at = position * head_dim + pair;
+                (cos[at], cos[at + half]) = ((angle.cos() * scale) as f32, (angle.cos() * scale) as f32);
+                (sin[at], sin[at + half]) = ((-angle.sin() * scale) as f32, (angle.sin() * scale) as f32);
+            }
         }
+        let table = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [1, tokens, head_dim]);
+            narrowed(Tensor::from_data(data, (device, DType::F32)), dtype)
+        };
+        Self { cos: table(&cos), sin: table(&sin), host: Arc::new((cos, sin)) }
     }
-    let table = |values| {
-        let table = Tensor::from_data(TensorData::new(values, [1, tokens, head_dim]), (device, DType::F32));
-        narrowed(table, dtype)
-    };
-    (table(cos), table(sin))
+}
+
+impl LayerTables {
+    fn rotary(&self, query: bool) -> &Rotary {
+        if query { &self.query } else { &self.key }
+    }
+
+    /// cos and sin `[tokens, head_dim]` of queries or keys.
+    pub(super) fn host_factors(&self, query: bool) -> (&[f32], &[f32]) {
+        let (cos, sin) = &*self.rotary(query).host;
+        (cos, sin)
+    }
+
+    /// Heads `[any, tokens, head_dim]` turned by their positions.
+    pub(super) fn turned(&self, x: Tensor<3>, query: bool) -> Tensor<3> {
+        let rotary = self.rotary(query);
+        x.clone() * rotary.cos.clone() + self.swapped(x) * rotary.sin.clone()
+    }
+
+    /// The transpose of [`LayerTables::turned`].
+    pub(super) fn turned_back(&self, x: Tensor<3>, query: bool) -> Tensor<3> {
+        let rotary = self.rotary(query);
+        x.clone() * rotary.cos.clone() + self.swapped(x * rotary.sin.clone())
+    }
+
+    fn swapped(&self, x: Tensor<3>) -> Tensor<3> {
+        let shape @ [any, tokens, width] = x.dims();
+        x.reshape([any * tokens, 2, width / 2]).select(1, self.swap.clone()).reshape(shape)
+    }
 }
 
 /// A few tables by sequence length; shared by the clones of a model.
@@ -265,13 +307,13 @@ impl Layer {
         sliding: bool,
     ) -> Tensor<2> {
         let epsilon = config.norm_epsilon;
-        let attended = rms_norm(x.clone(), &self.input_layernorm, epsilon);
+        let attended = rms_norm(x.clone(), &self.input_layernorm.val(), epsilon);
         let attended = self.attention(attended, size, config, tables, sliding);
-        let x = x + rms_norm(attended, &self.post_attention_layernorm, epsilon);
-        let inner = rms_norm(x.clone(), &self.pre_feedforward_layernorm, epsilon);
+        let x = x + rms_norm(attended, &self.post_attention_layernorm.val(), epsilon);
+        let inner = rms_norm(x.clone(), &self.pre_feedforward_layernorm.val(), epsilon);
         let gate = gelu_tanh(linear(inner.clone(), &self.gate_proj));
         let inner = linear(gate * linear(inner, &self.up_proj), &self.down_proj);
-        x + rms_norm(inner, &self.post_feedforward_layernorm, epsilon)
+        x + rms_norm(inner, &self.post_feedforward_layernorm.val(), epsilon)
     }
 
     fn attention(
@@ -286,22 +328,19 @@ impl Layer {
         let shared = heads / groups;
         let layer = if sliding { &tables.sliding } else { &tables.full };
         let normed = |rows: Tensor<2>, count: usize, norm: &Option<Param<Tensor<1>>>| match norm {
-            Some(norm) => rms_norm(rows.reshape([batch * tokens * count, width]), norm, config.norm_epsilon),
+            Some(norm) => rms_norm(rows.reshape([batch * tokens * count, width]), &norm.val(), config.norm_epsilon),
             None => rows,
         };
         let split = |rows: Tensor<2>, count: usize| rows.reshape([batch, tokens, count, width]).swap_dims(1, 2);
-        let turned = |rows: Tensor<2>, count: usize, (cos, sin): &(Tensor<3>, Tensor<3>)| {
-            let x = split(rows, count).reshape([batch * count, tokens, width]);
-            let pairs = x.clone().reshape([batch * count * tokens, 2, width / 2]);
-            let swapped = pairs.select(1, tables.swap.clone()).reshape([batch * count, tokens, width]);
-            x * cos.clone() + swapped * sin.clone()
+        let turned = |rows: Tensor<2>, count: usize, query: bool| {
+            layer.turned(split(rows, count).reshape([batch * count, tokens, width]), query)
         };
         let query = normed(linear(x.clone(), &self.q_proj), heads, &self.q_norm);
         let key = normed(linear(x.clone(), &self.k_proj), groups, &self.k_norm);
         let value = split(linear(x, &self.v_proj), groups);
         // Queries that share a key head are stacked as more rows of one product, so that keys are never copied.
-        let query = turned(query, heads, &layer.query).reshape([batch, groups, shared * tokens, width]);
-        let key = turned(key, groups, &layer.key).reshape([batch, groups, tokens, width]);
+        let query = turned(query, heads, true).reshape([batch, groups, shared * tokens, width]);
+        let key = turned(key, groups, false).reshape([batch, groups, tokens, width]);
         let dtype = value.dtype();
         let scores = widened(query.matmul(key.swap_dims(2, 3)));
         let scores = match config.attention_softcap {

@@ -7,6 +7,8 @@
 mod block;
 mod config;
 mod frozen;
+mod host;
+mod plain;
 
 use std::path::Path;
 
@@ -179,6 +181,11 @@ impl Gemma {
     /// −ln p of each target `[rows]`, in nats, given hidden states `[rows, hidden]` after the final norm. The head
     /// runs over chunks of rows; under autodiff all chunks stay until the backward pass.
     pub fn nll(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        if plain::is_host(&hidden) && plain::is_host(&self.embed_tokens.val()) {
+            let (count, device) = (targets.dims()[0], hidden.device());
+            let ids: Vec<u32> = targets.into_data().iter::<i64>().map(|id| id as u32).collect();
+            return plain::from_values(self.plain_nll(hidden, &ids), [count], &device);
+        }
         let rows = hidden.dims()[0];
         let chunk = self.head_rows();
         let parts = (0..rows).step_by(chunk).map(|start| {
@@ -215,11 +222,15 @@ impl Gemma {
     }
 
     fn through(&self, index: usize, x: Tensor<2>, size: (usize, usize), tables: &block::Tables) -> Tensor<2> {
-        self.layers[index].forward(x, size, &self.config, tables, self.config.sliding[index])
+        let (layer, config, sliding) = (&self.layers[index], &self.config, self.config.sliding[index]);
+        if x.is_autodiff() || self.device().is_autodiff() {
+            return layer.forward(x, size, config, tables, sliding);
+        }
+        layer.forward_plain(x, plain::Surroundings { size, config, tables, sliding }).0
     }
 
     fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
-        rms_norm(x, &self.norm, self.config.norm_epsilon)
+        rms_norm(x, &self.norm.val(), self.config.norm_epsilon)
     }
 }
 
