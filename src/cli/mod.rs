@@ -41,7 +41,13 @@ enum Command {
     /// Print the resolved experiment with the origin of each value
     Show(Selected),
     /// Print the steps that a run would take, without running anything
-    Plan(Selected),
+    Plan {
+        #[command(flatten)]
+        experiment: Selected,
+        /// Say for each step why it will run
+        #[arg(long)]
+        explain: bool,
+    },
     /// Run what is not done yet and print the tables
     Run {
         #[command(flatten)]
@@ -205,7 +211,9 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Stages { kind, json } => stages::run(&kinds, kind.as_deref(), json, out)?.map_err(Failure::Usage),
         Command::Schema { write } => Ok(schema::run(&kinds, write.as_deref(), out)?),
         Command::Devices { json } => devices::run(json, out),
-        Command::Plan(selected) => plan::run(&selected.load(&kinds)?, &kinds, selected.json, out),
+        Command::Plan { experiment, explain } => {
+            plan::run(&experiment.load(&kinds)?, &kinds, explain, experiment.json, out)
+        }
         Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
         Command::Results { experiment, format } => {
             let format = if experiment.json { Format::Json } else { format };

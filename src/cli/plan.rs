@@ -7,17 +7,36 @@ use serde_json::{Value, json};
 
 use super::{Failure, store};
 use crate::experiment::Experiment;
+use crate::plan::explain::{self, Reason};
 use crate::plan::{self, Plan, Reading, Step, StepInput, inputs::Content};
 use crate::report::render::{Format, Grid};
 use crate::stages::Kind;
 
-/// Prints the plan; reads nothing that is not remembered and writes nothing.
-pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+/// Inputs larger than this are not read for a plan when they are not remembered.
+const READ: u64 = 64 << 20;
+
+/// Prints the plan; reads no large input that is not remembered and writes nothing.
+pub fn run(
+    experiment: &Experiment,
+    kinds: &[Kind],
+    explain: bool,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let store = store(experiment);
-    let plan = plan::plan(experiment, kinds, &store, Reading::Nothing)?;
+    let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(READ))?;
+    let reasons = if explain || json { explain::explain(experiment, &plan, &store)? } else { BTreeMap::new() };
     if json {
-        writeln!(out, "{:#}", as_json(experiment, &plan))?;
+        writeln!(out, "{:#}", as_json(experiment, &plan, &reasons))?;
         return Ok(());
+    }
+    for (&step, reasons) in &reasons {
+        let step = &plan.steps[step];
+        let because: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        writeln!(out, "{} ({}): {}", step.stages.join(", "), step.name(), because.join("; "))?;
+    }
+    if !reasons.is_empty() {
+        writeln!(out)?;
     }
     grid(&plan).write(Format::Text, out)?;
     writeln!(out, "\n{}", sentence(experiment, &plan))?;
@@ -110,11 +129,13 @@ fn not_applicable<'p>(plan: &'p Plan<'_>) -> BTreeMap<&'p str, usize> {
     found
 }
 
-fn as_json(experiment: &Experiment, plan: &Plan<'_>) -> Value {
+fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, Vec<Reason>>) -> Value {
     let steps: Vec<Value> = plan
         .steps
         .iter()
-        .map(|step| {
+        .enumerate()
+        .map(|(index, step)| {
+            let because: Vec<String> = reasons.get(&index).into_iter().flatten().map(ToString::to_string).collect();
             let inputs: BTreeMap<&String, Value> = step
                 .inputs
                 .iter()
@@ -137,6 +158,7 @@ fn as_json(experiment: &Experiment, plan: &Plan<'_>) -> Value {
                 "stages": step.stages,
                 "state": state(step),
                 "points": step.points,
+                "because": because,
                 "inputs": inputs,
                 "identity": step.identity,
             })

@@ -23,10 +23,12 @@ pub fn run(
     let started = Instant::now();
     crate::models::device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = store(experiment);
-    let plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
+    let mut plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
     let only = selected(&plan, only)?;
+    plan::bring_models(experiment, &mut plan)?;
     store.create()?;
     store.save_signatures()?;
+    plan.listings.iter().try_for_each(|(digest, files)| store.keep_listing(digest, files))?;
     eprintln!("{}", sentence(experiment, &plan));
     let options = Options {
         jobs: experiment.run.jobs,

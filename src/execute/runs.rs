@@ -1,6 +1,7 @@
 //! Run folders: what one point was and what came of it.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -33,7 +34,25 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
         link(experiment, planned, run, store)?;
         complete += 1;
     }
+    let compared: BTreeMap<&str, String> = plan
+        .comparisons
+        .iter()
+        .map(|(name, &step)| (*name, plan.steps[step].name()))
+        .filter(|(_, step)| store.is_done(step))
+        .map(|(name, step)| (name, format!("steps/{step}")))
+        .collect();
+    if !compared.is_empty() {
+        let folder = by_name(experiment, store);
+        std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
+        let text = serde_json::to_string_pretty(&compared).unwrap_or_default() + "\n";
+        store.write_atomically(&folder.join("comparisons.json"), text.as_bytes())?;
+    }
     Ok(complete)
+}
+
+/// The folder of the links for people of an experiment, and of `comparisons.json` (comparison → artifact).
+pub fn by_name(experiment: &Experiment, store: &Store) -> PathBuf {
+    store.root().join("runs/by-name").join(experiment.name.replace('/', "_"))
 }
 
 /// A name for people: `inject=full,seed=0,wrong_clip`; `base` for the only point of an experiment without axes.
@@ -44,7 +63,7 @@ pub fn label(point: &Point) -> String {
 }
 
 fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &Store) -> Result<(), StoreError> {
-    let folder = store.root().join("runs/by-name").join(experiment.name.replace('/', "_"));
+    let folder = by_name(experiment, store);
     let link = folder.join(label(planned.point));
     let target = Path::new("../..").join(run);
     if std::fs::read_link(&link).is_ok_and(|found| found == target) {
@@ -92,7 +111,7 @@ fn results(
 
 /// The point as an experiment file of its own: every setting written out, no axes.
 fn resolved(experiment: &Experiment, point: &Point) -> String {
-    let externals = |table: &std::collections::BTreeMap<String, External>| -> Map<String, Value> {
+    let externals = |table: &BTreeMap<String, External>| -> Map<String, Value> {
         let entries = table.iter().map(|(name, external)| {
             let mut value = match &external.source {
                 Source::Path(path) => json!({ "path": path }),

@@ -1,5 +1,6 @@
 //! External inputs: which files of a model or of data make its identity, and their digest.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::store::digest::{Signatures, digest_tree, files_below};
@@ -93,29 +94,38 @@ fn frames_of(manifest: &Path) -> Result<Vec<(String, PathBuf)>, InputError> {
     Ok(files)
 }
 
-/// The digest of an external input. With `read` false nothing is read that is not remembered.
-pub fn content(path: &Path, accepts: &[&str], signatures: &Signatures, read: bool) -> Result<Content, InputError> {
+/// File name relative to the input → digest, hex.
+pub type Listing = BTreeMap<String, String>;
+
+/// The digest of an external input and of each file in it. When more than `limit` bytes are not remembered, nothing is
+/// read and the list is empty.
+pub fn content(
+    path: &Path,
+    accepts: &[&str],
+    signatures: &Signatures,
+    limit: u64,
+) -> Result<(Content, Listing), InputError> {
     let files = files(path, accepts)?;
     let unreadable = |path: &Path, error: std::io::Error| {
         InputError::new(path, error, "bring the file, or take its line out of the manifest")
     };
-    let mut digests = Vec::with_capacity(files.len());
     let (mut unread, mut bytes) = (0, 0);
     for (_, path) in &files {
-        let digest = if read { signatures.digest(path).map(Some) } else { signatures.known(path) };
-        match digest.map_err(|error| unreadable(path, error))? {
-            Some(digest) => digests.push(digest),
-            None => {
-                unread += 1;
-                bytes += std::fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
-            }
+        if signatures.known(path).map_err(|error| unreadable(path, error))?.is_none() {
+            unread += 1;
+            bytes += std::fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
         }
     }
-    if unread > 0 {
-        return Ok(Content::Pending { files: unread, bytes });
+    if bytes > limit {
+        return Ok((Content::Pending { files: unread, bytes }, Listing::new()));
     }
-    let tree = digest_tree(files.iter().map(|(name, _)| name.as_str()).zip(digests));
-    Ok(Content::Known(tree.to_hex().to_string()))
+    let mut digests = Vec::with_capacity(files.len());
+    for (_, path) in &files {
+        digests.push(signatures.digest(path).map_err(|error| unreadable(path, error))?);
+    }
+    let tree = digest_tree(files.iter().map(|(name, _)| name.as_str()).zip(digests.iter().copied()));
+    let listing = files.into_iter().map(|(name, _)| name).zip(digests.iter().map(|digest| digest.to_hex().to_string()));
+    Ok((Content::Known(tree.to_hex().to_string()), listing.collect()))
 }
 
 #[cfg(test)]
@@ -130,7 +140,7 @@ mod tests {
         write("one.png", "picture");
         write("pack.npy", "pictures");
         let manifest = folder.path().join("manifest.csv");
-        let digest = || content(&manifest, &["frames"], &Signatures::default(), true).expect("reads");
+        let digest = || content(&manifest, &["frames"], &Signatures::default(), u64::MAX).expect("reads").0;
         let before = digest();
         write("one.png", "another");
         assert_ne!(digest(), before, "a frame changed under an unchanged manifest");
@@ -140,7 +150,7 @@ mod tests {
         assert_eq!(digest(), before);
         let error = files(folder.path(), &["language_model"]).expect_err("no weights there");
         assert!(error.to_string().contains("config.json"), "{error}");
-        let pending = content(&manifest, &["frames"], &Signatures::default(), false).expect("looks");
-        assert!(matches!(pending, Content::Pending { files: 3, .. }), "{pending:?}");
+        let pending = content(&manifest, &["frames"], &Signatures::default(), 0).expect("looks");
+        assert!(matches!(pending.0, Content::Pending { files: 3, .. }), "{pending:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! found by its node's address first and by its identity second: two stages of other names with the same settings and
 //! inputs are one step.
 
+pub mod explain;
 pub mod inputs;
 pub mod key;
 
@@ -18,7 +19,7 @@ use crate::experiment::{ComparisonSpec, Experiment, Node, Point, Source};
 use crate::stages::Kind;
 use crate::store::hub::{Hub, HubError, Known, Lock};
 use crate::store::{Store, step_name};
-use inputs::{Content, InputError};
+use inputs::{Content, InputError, Listing};
 
 /// Why no plan could be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +41,9 @@ pub enum PlanError {
 /// How much may be read to make a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Nothing: content that is not remembered is pending.
-    Nothing,
-    /// Every byte that counts.
+    /// Inputs of which at most this many bytes are not remembered; larger ones are pending. No server is asked.
+    AtMost(u64),
+    /// Every byte that counts; the commit of a hub model that no lock tells is asked for.
     Everything,
 }
 
@@ -55,6 +56,8 @@ pub struct Plan<'a> {
     pub points: Vec<PlannedPoint<'a>>,
     /// Comparison → step; a comparison all of whose points do not apply has none.
     pub comparisons: BTreeMap<&'a str, usize>,
+    /// The files of each external input that was identified, by its digest.
+    pub listings: BTreeMap<String, Listing>,
 }
 
 /// What a step does.
@@ -157,6 +160,7 @@ pub fn plan<'a>(
         by_node: HashMap::new(),
         by_key: HashMap::new(),
         external: HashMap::new(),
+        listings: BTreeMap::new(),
     };
     let points = experiment.points.iter().map(|point| planner.point(point)).collect::<Result<Vec<_>, _>>()?;
     let mut comparisons = BTreeMap::new();
@@ -165,7 +169,7 @@ pub fn plan<'a>(
             comparisons.insert(spec.name.as_str(), step);
         }
     }
-    let mut steps = planner.steps;
+    let (mut steps, listings) = (planner.steps, planner.listings);
     for step in &mut steps {
         step.stages.sort_unstable();
         step.stages.dedup();
@@ -176,15 +180,12 @@ pub fn plan<'a>(
     });
     let roots: Vec<usize> = targets.chain(comparisons.values().copied()).collect();
     mark_needed(&mut steps, roots);
-    if reading == Reading::Everything {
-        bring_models(experiment, &mut steps)?;
-    }
-    Ok(Plan { steps, points, comparisons })
+    Ok(Plan { steps, points, comparisons, listings })
 }
 
 /// Brings the files of pinned hub models that needed steps read and that the cache lacks.
-fn bring_models(experiment: &Experiment, steps: &mut [Step<'_>]) -> Result<(), PlanError> {
-    let inputs = steps.iter_mut().filter(|step| step.is_needed).flat_map(|step| step.inputs.values_mut());
+pub fn bring_models(experiment: &Experiment, plan: &mut Plan<'_>) -> Result<(), PlanError> {
+    let inputs = plan.steps.iter_mut().filter(|step| step.is_needed).flat_map(|step| step.inputs.values_mut());
     for input in inputs {
         let StepInput::External { reference, path, .. } = input else { continue };
         let model = reference.strip_prefix("model:").and_then(|name| experiment.models.get(name));
@@ -222,6 +223,7 @@ struct Planner<'a, 's> {
     by_node: HashMap<*const Node, usize>,
     by_key: HashMap<(&'static str, String), usize>,
     external: HashMap<(String, Vec<String>), (PathBuf, Content)>,
+    listings: BTreeMap<String, Listing>,
 }
 
 impl<'a> Planner<'a, '_> {
@@ -341,9 +343,15 @@ impl<'a> Planner<'a, '_> {
         let (path, content) = match source {
             Some(Source::Path(path)) => {
                 let accepts: Vec<&str> = accepts.iter().map(String::as_str).collect();
-                let read = self.reading == Reading::Everything;
-                let content = inputs::content(path, &accepts, self.store.signatures(), read)
+                let limit = match self.reading {
+                    Reading::AtMost(bytes) => bytes,
+                    Reading::Everything => u64::MAX,
+                };
+                let (content, listing) = inputs::content(path, &accepts, self.store.signatures(), limit)
                     .map_err(|source| PlanError::Input { reference: reference.clone(), source })?;
+                if let Content::Known(digest) = &content {
+                    self.listings.insert(digest.clone(), listing);
+                }
                 (path.clone(), content)
             }
             Some(Source::Hub { repository, revision }) => self.hub(&reference, repository, revision.as_deref())?,
@@ -365,7 +373,7 @@ impl<'a> Planner<'a, '_> {
         let digest = |identity: String| Content::Known(blake3::hash(identity.as_bytes()).to_hex().to_string());
         match (known.identity(repository), known) {
             (Some(identity), Known::Pinned { folder, .. }) => Ok((folder.unwrap_or_default(), digest(identity))),
-            _ if self.reading == Reading::Nothing => Ok((PathBuf::new(), Content::Pending { files: 0, bytes: 0 })),
+            _ if self.reading != Reading::Everything => Ok((PathBuf::new(), Content::Pending { files: 0, bytes: 0 })),
             _ => {
                 let model = hub.resolve(repository, revision, &mut lock).map_err(failed)?;
                 let identity = digest(model.identity());

@@ -3,6 +3,7 @@
 //! ```text
 //! steps/<kind>-<key>/   artifact: outputs, summary.json, metrics.jsonl, log.txt, step.json
 //! work/<kind>-<key>/    a step under way: outputs/, scratch/ (checkpoints); survives a kill; its lease beside it
+//! inputs/<digest>       the files of an external input that was read, with their digests
 //! outputs/<key>         the second index: (kind, settings, digests of upstream outputs) → name of an artifact
 //! runs/<run hash>/      experiment.toml, results.json, provenance.json
 //! runs/by-name/…        links for people
@@ -135,7 +136,7 @@ impl Store {
 
     /// Makes the folders.
     pub fn create(&self) -> Result<(), StoreError> {
-        for name in ["steps", "work", "outputs", "runs/by-name"] {
+        for name in ["steps", "work", "inputs", "outputs", "runs/by-name"] {
             let path = self.root.join(name);
             std::fs::create_dir_all(&path).map_err(io(&path))?;
         }
@@ -201,6 +202,21 @@ impl Store {
     /// Remembers the artifact under the digest of its inputs' bytes.
     pub fn index_by_outputs(&self, output_key: &str, name: &str) -> Result<(), StoreError> {
         self.write_atomically(&self.root.join("outputs").join(output_key), name.as_bytes())
+    }
+
+    /// Keeps the list of files behind an input's digest, so that a later change can be named.
+    pub fn keep_listing(&self, digest: &str, files: &BTreeMap<String, String>) -> Result<(), StoreError> {
+        let path = self.root.join("inputs").join(digest);
+        if path.is_file() {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(files).map_err(|error| io(&path)(error.into()))?;
+        self.write_atomically(&path, text.as_bytes())
+    }
+
+    /// The files behind an input's digest, if they were kept.
+    pub fn listing(&self, digest: &str) -> Option<BTreeMap<String, String>> {
+        read_json(&self.root.join("inputs").join(digest)).ok()
     }
 
     /// Writes a file so that a reader sees the old or the new content, never a part.
