@@ -181,7 +181,7 @@ fn differences(plan: &Plan<'_>, step: &Step<'_>, before: &Value, store: &Store) 
                 }
                 Content::Known(digest) => {
                     let old = old["content"].as_str().unwrap_or_default();
-                    Reason::Content { reference: reference.clone(), files: changes(store, old, digest) }
+                    Reason::Content { reference: reference.clone(), files: changes(plan, store, old, digest) }
                 }
             },
         });
@@ -200,11 +200,11 @@ fn keys(one: &Value, other: &Value) -> Vec<String> {
     keys
 }
 
-/// The files that differ between two contents whose lists the store has.
-fn changes(store: &Store, before: &str, after: &str) -> Vec<FileChange> {
-    let (Some(before), Some(after)) = (store.listing(before), store.listing(after)) else { return Vec::new() };
+/// The files that differ between a content whose list the store has and one of the plan.
+fn changes(plan: &Plan<'_>, store: &Store, before: &str, after: &str) -> Vec<FileChange> {
+    let (Some(before), Some(after)) = (store.listing(before), plan.listings.get(after)) else { return Vec::new() };
     let mut changes = Vec::new();
-    for (name, digest) in &after {
+    for (name, digest) in after {
         match before.get(name) {
             None => changes.push(FileChange::Added(name.clone())),
             Some(old) if old != digest => changes.push(FileChange::Changed(name.clone())),

@@ -57,7 +57,8 @@ pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, In
     };
     if accepts.contains(&"frames") {
         let manifest = if metadata.is_dir() { path.join("manifest.csv") } else { path.to_owned() };
-        if manifest.is_file() {
+        let could_be_other = accepts.len() > 1 && !has_frames(&manifest);
+        if manifest.is_file() && !could_be_other {
             files.extend(frames_of(&manifest)?);
             files.sort();
             files.dedup();
@@ -72,6 +73,12 @@ pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, In
         return Err(InputError::new(path, "the folder has no file that counts", hint));
     }
     Ok(files)
+}
+
+/// Is it a CSV file with a column `frame_path`? Captions, which some fields accept too, have none.
+fn has_frames(path: &Path) -> bool {
+    csv::Reader::from_path(path)
+        .is_ok_and(|mut reader| reader.headers().is_ok_and(|header| header.iter().any(|name| name == "frame_path")))
 }
 
 /// The files that a manifest's `frame_path` column names, relative to the manifest's folder.

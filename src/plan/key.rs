@@ -71,10 +71,11 @@ pub fn identity(kind: &Kind, settings: &Settings, inputs: &BTreeMap<String, Valu
     })
 }
 
-/// Settings that differ from the kind's defaults; references are left to the inputs.
+/// Settings that differ from the kind's defaults and can change the result; references are left to the inputs.
 fn without_defaults(kind: &Kind, settings: &Settings) -> Map<String, Value> {
-    let kept =
-        settings.iter().filter(|(name, value)| kind.accepts(name).is_none() && kind.default_of(name) != Some(value));
+    let kept = settings.iter().filter(|(name, value)| {
+        kind.is_part_of_key(name) && kind.accepts(name).is_none() && kind.default_of(name) != Some(value)
+    });
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 

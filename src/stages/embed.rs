@@ -73,7 +73,7 @@ pub struct Config {
     pub max_tokens: Option<usize>,
     /// Clips at once.
     #[serde(default = "batch")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-key" = false))]
     pub batch: usize,
 }
 

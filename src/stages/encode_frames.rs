@@ -67,7 +67,7 @@ pub struct Config {
     pub l2_normalize: bool,
     /// Images at a time.
     #[serde(default = "batch")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-key" = false))]
     pub batch: usize,
     /// Seed of the oracle's map and noise, or of the random weights.
     #[serde(default)]

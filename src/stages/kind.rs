@@ -12,7 +12,8 @@ use super::{Context, Inputs, Result, StageError, Summary};
 /// `Config` denies unknown fields and has a serde default for every field that may be left out; the schema made from it
 /// checks experiment files, so give numbers their range (`#[schemars(range(min = 1))]`). A field that takes an input is a
 /// `Reference` (or `Option<Reference>`) carrying `#[schemars(extend("x-accepts" = ["frames"]))]`: the artifact kinds it
-/// accepts. Such fields stand at the top level of the config.
+/// accepts. Such fields stand at the top level of the config. A field that cannot change the result says
+/// `#[schemars(extend("x-key" = false))]`.
 pub trait Stage: 'static {
     /// The `kind` of the experiment file.
     const KIND: &'static str;
@@ -132,6 +133,12 @@ impl Kind {
     pub fn accepts(&self, field: &str) -> Option<Vec<&str>> {
         let kinds = self.schema["properties"][field]["x-accepts"].as_array()?;
         Some(kinds.iter().filter_map(Value::as_str).collect())
+    }
+
+    /// Can `field` change the result? Fields that say `#[schemars(extend("x-key" = false))]` cannot, beyond the tolerance
+    /// stated for them (the batch size of an evaluation).
+    pub fn is_part_of_key(&self, field: &str) -> bool {
+        self.schema["properties"][field]["x-key"] != false
     }
 
     /// The built-in default of `field`; `None` when it must be given.
