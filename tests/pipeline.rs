@@ -1,87 +1,202 @@
-//! The whole way from frames and words to perplexity, representations, similarity and gradients, against the numbers of
-//! an independent implementation (torch and transformers; `tests/fixtures/SPEC.md`, `pipeline/` and `pipeline_prescaled/`).
+//! The whole way from pixels and words to perplexity, representations, similarity and gradients, through the binary with
+//! an experiment file, against the numbers of an independent implementation (torch and transformers;
+//! `tests/fixtures/SPEC.md`, `pipeline/` and `pipeline_prescaled/`). Tolerances are those of SPEC.md.
 
+mod support;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use soctok::models::checkpoint::Checkpoint;
 use soctok::npy::{self, Array};
-use soctok::stages::{self, Context, Input, Inputs, Summary};
+use support::Folder;
 
-const INJECT: [&str; 4] = ["none", "global", "local", "full"];
-const POOL: [&str; 5] = ["all", "exclude_soc", "only_soc", "locals_only", "eos"];
+/// One step per inject mode, five pools of each; SCALE stands for the convention under test.
+const EXPERIMENT: &str = r#"
+name = "pipeline"
+
+[data.frames]
+path = "frames"
+[data.text]
+path = "transcripts.jsonl"
+[data.human]
+path = "human_rsm.csv"
+[models.vision]
+path = "vision"
+[models.language]
+path = "language"
+[models.given]
+kind = "projector"
+path = "projector.safetensors"
+
+[stages.features]
+kind = "encode_frames"
+frames = "data:frames"
+position_resampling = "hf"
+l2_normalize = false
+[stages.packs]
+kind = "scene_packs"
+text = "data:text"
+features = "stage:features"
+[stages.perplexity]
+kind = "perplexity"
+text = "data:text"
+packs = "stage:packs"
+projector = "model:given"
+inject = "full"
+embedding_scale = "SCALE"
+label_eos = true
+batch = 3
+[stages.embed]
+kind = "embed"
+text = "data:text"
+packs = "stage:packs"
+projector = "model:given"
+inject = "full"
+embedding_scale = "SCALE"
+batch = 3
+[stages.rsa]
+kind = "rsa"
+embeddings = "stage:embed"
+human = "data:human"
+
+[axes.inject]
+to = ["perplexity.inject", "embed.inject"]
+values = ["none", "global", "local", "full"]
+[axes.pool]
+to = ["rsa.pool"]
+values = ["all", "exclude_soc", "only_soc", "locals_only", "eos"]
+"#;
+
+/// One optimizer step from the given projector, on all clips at once.
+const TRAINING: &str = r#"
+name = "training"
+
+[data.frames]
+path = "frames"
+[data.text]
+path = "transcripts.jsonl"
+[models.vision]
+path = "vision"
+[models.language]
+path = "language"
+[models.given]
+kind = "projector"
+path = "projector.safetensors"
+
+[stages.features]
+kind = "encode_frames"
+frames = "data:frames"
+position_resampling = "hf"
+l2_normalize = false
+[stages.packs]
+kind = "scene_packs"
+text = "data:text"
+features = "stage:features"
+[stages.projector]
+kind = "train_projector"
+text = "data:text"
+packs = "stage:packs"
+init = "model:given"
+inject = "full"
+layers = "mlp"
+hidden = 40
+split = "test"
+embedding_scale = "SCALE"
+label_eos = true
+steps = 1
+batch = 8
+dropout = 0.0
+lr = 1e-3
+weight_decay = 0.01
+warmup_steps = 0
+clip = 0.0
+write_gradients = true
+
+[axes.inject]
+to = ["projector.inject"]
+values = ["global", "local", "full"]
+"#;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn reference(folder: &str) -> soctok::models::checkpoint::Checkpoint {
-    soctok::models::checkpoint::Checkpoint::open(&fixtures().join(folder).join("reference.safetensors")).unwrap()
 }
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The fixture's clips in our own form, the frames' features and a language model folder.
-struct World {
-    folder: tempfile::TempDir,
+fn copy(from: &str, folder: &Folder, to: &str) {
+    let to = folder.path().join(to);
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::copy(fixtures().join(from), to).unwrap();
 }
 
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (clips, at) = (read_json(&fixtures().join("pipeline/clips.json")), folder.path());
-        let frames =
-            soctok::models::checkpoint::Checkpoint::open(&fixtures().join("pipeline/frames.safetensors")).unwrap();
-        std::fs::create_dir(at.join("features")).unwrap();
-        let (mut lines, mut rows, mut values) = (String::new(), String::from("clip_id,split,t_sec\n"), Vec::new());
-        for clip in clips.as_array().unwrap() {
-            let id = clip["clip_id"].as_str().unwrap();
-            let words: Vec<Value> = clip["words"].as_array().unwrap().iter().map(|word| json!({
-                "text": word["word"], "start": word["t_sec"], "end": word["t_sec"], "content": word["is_noun_or_verb"],
-            })).collect();
-            let line = json!({"clip_id": id, "split": "test", "utterances": [{"text": clip["text"], "words": words}]});
-            lines += &format!("{line}\n");
-            for time in clip["frame_t_sec"].as_array().unwrap() {
-                rows += &format!("{id},test,{time}\n");
-            }
-            values.extend(frames.floats(&format!("{id}.features")).unwrap().0);
+/// The fixture's clips in our own forms: `transcripts.jsonl`, and a manifest of the stored pixel tensors.
+fn prepare(scale: &str) -> Folder {
+    let folder = Folder::new();
+    let (mut lines, mut manifest) = (String::new(), String::from("split,clip_id,frame_path,t_sec\n"));
+    for clip in read_json(&fixtures().join("pipeline/clips.json")).as_array().unwrap() {
+        let id = clip["clip_id"].as_str().unwrap();
+        let words = clip["words"].as_array().unwrap().iter().map(|word| {
+            let (time, pos) = (&word["t_sec"], if word["is_noun_or_verb"] == true { "NOUN" } else { "X" });
+            json!({ "text": word["word"], "start": time, "end": time, "pos": pos })
+        });
+        let utterance = json!({ "text": clip["text"], "words": words.collect::<Vec<_>>() });
+        lines += &format!("{}\n", json!({ "clip_id": id, "split": "test", "utterances": [utterance] }));
+        for (index, time) in clip["frame_t_sec"].as_array().unwrap().iter().enumerate() {
+            manifest += &format!("test,{id},frames.safetensors#{id}.pixel_values#{index},{time}\n");
         }
-        let array = Array::new([values.len() / 32, 32], values);
-        npy::write(&at.join("features/features.npy"), &array).unwrap();
-        std::fs::write(at.join("features/frames.csv"), rows).unwrap();
-        std::fs::write(at.join("transcripts.jsonl"), lines).unwrap();
-        std::fs::create_dir(at.join("language")).unwrap();
-        for file in ["config.json", "model.safetensors"] {
-            std::fs::copy(fixtures().join("gemma2_tiny").join(file), at.join("language").join(file)).unwrap();
-        }
-        std::fs::copy(fixtures().join("tokenizer.json"), at.join("language/tokenizer.json")).unwrap();
-        let world = Self { folder };
-        world.run("packs", "scene_packs", json!({"text": "transcripts.jsonl", "features": "features"}));
-        world
+    }
+    folder.write("transcripts.jsonl", &lines);
+    folder.write("frames/manifest.csv", &manifest);
+    copy("pipeline/frames.safetensors", &folder, "frames/frames.safetensors");
+    for name in ["projector.safetensors", "human_rsm.csv"] {
+        copy(&format!("pipeline/{name}"), &folder, name);
+    }
+    for name in ["config.json", "model.safetensors"] {
+        copy(&format!("gemma2_tiny/{name}"), &folder, &format!("language/{name}"));
+        copy(&format!("dinov2_tiny/{name}"), &folder, &format!("vision/{name}"));
+    }
+    copy("tokenizer.json", &folder, "language/tokenizer.json");
+    folder.write("pipeline.toml", &EXPERIMENT.replace("SCALE", scale));
+    folder.write("training.toml", &TRAINING.replace("SCALE", scale));
+    folder
+}
+
+/// A run as the store keeps it: coordinates, and per stage its figures and its folder.
+struct Run {
+    stages: Value,
+    store: PathBuf,
+}
+
+impl Run {
+    fn artifact(&self, stage: &str) -> PathBuf {
+        self.store.join(self.stages[stage]["artifact"].as_str().unwrap())
     }
 
-    /// Runs a stage; string settings that name a file or folder of the world are inputs.
-    fn run(&self, name: &str, kind: &str, mut settings: Value) -> Summary {
-        let (at, mut inputs) = (self.folder.path(), Inputs::default());
-        let kind = stages::kinds().into_iter().find(|known| known.name == kind).unwrap();
-        let fields = settings.as_object_mut().unwrap();
-        if kind.accepts("language").is_some() {
-            fields.insert("language".into(), "language".into());
-        }
-        for (field, value) in fields.iter() {
-            if kind.accepts(field).is_some() {
-                let given = value.as_str().unwrap();
-                let path = if given.starts_with('/') { PathBuf::from(given) } else { at.join(given) };
-                let reference = format!("data:{given}");
-                inputs.insert(field.clone(), Input { reference, path, digest: given.to_owned() });
-            }
-        }
-        let out = at.join(name);
-        std::fs::create_dir_all(&out).unwrap();
-        let settings = kind.normalise(fields, &stages::Upstream::default()).unwrap();
-        kind.run(&settings, &inputs, &Context::plain(&out, "cpu")).unwrap_or_else(|error| panic!("{name}: {error}"))
+    fn figure(&self, stage: &str, name: &str) -> f64 {
+        self.stages[stage]["figures"][name].as_f64().unwrap()
     }
+}
+
+/// Runs an experiment; its runs by the labels of their axes, joined by spaces. Points that do not apply are left out.
+fn runs(folder: &Folder, file: &str) -> (BTreeMap<String, Run>, usize) {
+    folder.ok(&["run", file, "--device", "cpu"]);
+    let store = folder.path().join("soctok-store");
+    let points = folder.json(&["results", file]);
+    let points = points.as_array().unwrap();
+    let applicable = points.iter().filter(|point| point["not_applicable"].is_null());
+    let found = applicable.map(|point| {
+        let labels: Vec<&str> =
+            point["coordinates"].as_object().unwrap().values().map(|l| l.as_str().unwrap()).collect();
+        let results = read_json(&store.join("runs").join(point["run"].as_str().unwrap()).join("results.json"));
+        (labels.join(" "), Run { stages: results["stages"].clone(), store: store.clone() })
+    });
+    let found: BTreeMap<String, Run> = found.collect();
+    let missing = points.len() - found.len();
+    (found, missing)
 }
 
 fn close(what: &str, ours: &[f32], expected: &[f32], tolerance: f64) {
@@ -92,92 +207,76 @@ fn close(what: &str, ours: &[f32], expected: &[f32], tolerance: f64) {
     assert!(off <= tolerance * size, "{what}: off by {off:.2e}, allowed {:.2e}", tolerance * size);
 }
 
-fn whole_pipeline(folder: &str, scale: &str) {
-    let world = World::new();
-    let (expected, reference) = (read_json(&fixtures().join(folder).join("expected.json")), reference(folder));
-    let projector = fixtures().join("pipeline/projector.safetensors");
-    let human = fixtures().join("pipeline/human_rsm.csv");
-    for inject in INJECT {
-        let given = json!({"text": "transcripts.jsonl", "packs": "packs", "projector": projector, "inject": inject,
-            "embedding_scale": scale});
-        let with = |more: Value| {
-            let mut all = given.clone();
-            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            all
-        };
-        let name = format!("perplexity-{inject}");
-        let summary = world.run(&name, "perplexity", with(json!({"label_eos": true, "batch": 3})));
-        let wanted = &expected[inject];
-        assert_eq!(summary["targets"], wanted["n_target_tokens"]);
-        let (ours, ppl) = (summary["perplexity"].as_f64().unwrap(), wanted["ppl"].as_f64().unwrap());
-        assert!((ours / ppl - 1.0).abs() < 1e-4, "{inject}: perplexity {ours}, expected {ppl}");
-        clips_agree(&world.folder.path().join(&name), wanted);
-        let embed = format!("embed-{inject}");
-        world.run(&embed, "embed", with(json!({"batch": 3})));
-        let vectors = npy::read_npz::<f32>(&world.folder.path().join(&embed).join("embeddings.npz")).unwrap();
-        for pool in POOL {
-            let wanted = &wanted["rsa"][pool];
-            let defined = wanted["defined"].as_bool().unwrap();
-            assert_eq!(vectors.contains_key(&format!("{pool}.last")), defined, "{inject} {pool}");
-            if !defined {
-                continue;
-            }
-            let (pooled, _) = reference.floats(&format!("{inject}.{pool}.pooled")).unwrap();
-            close(&format!("{inject} {pool}"), &vectors[&format!("{pool}.last")].values, &pooled, 1e-4);
-            let name = format!("rsa-{inject}-{pool}");
-            let summary = world.run(&name, "rsa", json!({"embeddings": embed, "human": human, "pool": pool}));
-            let rsm: Array<f32> = npy::read(&world.folder.path().join(&name).join("rsm.npy")).unwrap();
-            close(
-                &format!("{inject} {pool} rsm"),
-                &rsm.values,
-                &reference.floats(&format!("{inject}.{pool}.rsm")).unwrap().0,
-                1e-5,
-            );
-            for (figure, key) in [("spearman", "spearman_r"), ("p_value", "p_value")] {
-                let (ours, wanted) = (summary[figure].as_f64().unwrap(), wanted[key].as_f64().unwrap());
-                assert!((ours - wanted).abs() < 1e-3, "{inject} {pool} {figure}: {ours}, expected {wanted}");
-            }
-            assert_eq!(summary["pairs"], wanted["n_pairs"]);
-        }
-        if inject != "none" {
-            let name = format!("train-{inject}");
-            let mut settings = with(
-                json!({"label_eos": true, "init": projector, "layers": "mlp", "hidden": 40, "steps": 1,
-                "batch": 8, "split": "test", "dropout": 0.0, "lr": 1e-3, "weight_decay": 0.01, "warmup_steps": 0, "clip": 0.0,
-                "write_gradients": true}),
-            );
-            settings.as_object_mut().unwrap().remove("projector");
-            world.run(&name, "train_projector", settings);
-            let open = |file: &str| {
-                soctok::models::checkpoint::Checkpoint::open(&world.folder.path().join(&name).join(file)).unwrap()
-            };
-            for weight in ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"] {
-                let (ours, _) = open("gradients.safetensors").floats(weight).unwrap();
-                let (wanted, _) = reference.floats(&format!("{inject}.grad.{weight}")).unwrap();
-                close(&format!("{inject} gradient {weight}"), &ours, &wanted, 1e-4);
-                if inject == "full" {
-                    let (ours, _) = open("projector.safetensors").floats(weight).unwrap();
-                    let (wanted, _) = reference.floats(&format!("full.adamw_step1.{weight}")).unwrap();
-                    close(&format!("after a step {weight}"), &ours, &wanted, 1e-4);
-                }
-            }
-        }
-    }
-}
-
-/// Sums of −ln p per clip.
-fn clips_agree(artifact: &Path, wanted: &Value) {
-    let mut reader = csv::Reader::from_path(artifact.join("targets.csv")).unwrap();
-    let mut sums: std::collections::BTreeMap<String, (usize, f64)> = Default::default();
-    for row in reader.records() {
+/// Number of targets and sum of −ln p of each clip.
+fn sums(artifact: &Path) -> BTreeMap<String, (u64, f64)> {
+    let mut sums: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    for row in csv::Reader::from_path(artifact.join("targets.csv")).unwrap().records() {
         let row = row.unwrap();
         let sum = sums.entry(row[0].to_owned()).or_default();
         *sum = (sum.0 + 1, sum.1 + row[8].parse::<f64>().unwrap());
     }
+    sums
+}
+
+fn scores_agree(inject: &str, run: &Run, wanted: &Value) {
+    assert_eq!(run.stages["perplexity"]["figures"]["targets"], wanted["n_target_tokens"]);
+    let (ours, expected) = (run.figure("perplexity", "perplexity"), wanted["ppl"].as_f64().unwrap());
+    assert!((ours.ln() / expected.ln() - 1.0).abs() < 1e-4, "{inject}: perplexity {ours}, expected {expected}");
+    let sums = sums(&run.artifact("perplexity"));
     for clip in wanted["per_clip"].as_array().unwrap() {
         let (count, nll) = sums[clip["clip_id"].as_str().unwrap()];
-        assert_eq!(count as u64, clip["n_target_tokens"].as_u64().unwrap());
-        assert!((nll / clip["nll_sum"].as_f64().unwrap() - 1.0).abs() < 1e-4, "{clip} against {nll}");
+        assert_eq!(count, clip["n_target_tokens"].as_u64().unwrap());
+        let expected = clip["ppl"].as_f64().unwrap().ln();
+        assert!((nll / count as f64 / expected - 1.0).abs() < 1e-4, "{inject} {}: nll {nll}", clip["clip_id"]);
+    }
+}
+
+fn cell_agrees(cell: &str, run: &Run, wanted: &Value, reference: &Checkpoint) {
+    let name = cell.replace(' ', ".");
+    let pool = cell.split(' ').nth(1).unwrap();
+    let vectors = npy::read_npz::<f32>(&run.artifact("embed").join("embeddings.npz")).unwrap();
+    let pooled = &vectors[&format!("{pool}.last")].values;
+    close(cell, pooled, &reference.floats(&format!("{name}.pooled")).unwrap().0, 1e-4);
+    let rsm: Array<f32> = npy::read(&run.artifact("rsa").join("rsm.npy")).unwrap();
+    close(&format!("{cell} rsm"), &rsm.values, &reference.floats(&format!("{name}.rsm")).unwrap().0, 1e-5);
+    for (figure, key) in [("spearman", "spearman_r"), ("p_value", "p_value"), ("pairs", "n_pairs")] {
+        let (ours, expected) = (run.figure("rsa", figure), wanted[key].as_f64().unwrap());
+        assert!((ours - expected).abs() < 1e-3, "{cell} {figure}: {ours}, expected {expected}");
+    }
+}
+
+fn whole_pipeline(fixture: &str, scale: &str) {
+    let folder = prepare(scale);
+    let expected = read_json(&fixtures().join(fixture).join("expected.json"));
+    let reference = Checkpoint::open(&fixtures().join(fixture).join("reference.safetensors")).unwrap();
+    let (cells, not_applicable) = runs(&folder, "pipeline.toml");
+    assert_eq!((cells.len(), not_applicable), (17, 3), "defined cells and cells that are n/a");
+    let mut embeddings: Vec<PathBuf> = cells.values().map(|run| run.artifact("embed")).collect();
+    embeddings.sort();
+    embeddings.dedup();
+    assert_eq!(embeddings.len(), 4, "one forward per mode serves every pool");
+    for (inject, wanted) in expected.as_object().unwrap() {
+        scores_agree(inject, &cells[&format!("{inject} all")], wanted);
+        for (pool, wanted) in wanted["rsa"].as_object().unwrap() {
+            let cell = format!("{inject} {pool}");
+            assert_eq!(cells.contains_key(&cell), wanted["defined"].as_bool().unwrap(), "{cell}");
+            if let Some(run) = cells.get(&cell) {
+                cell_agrees(&cell, run, wanted, &reference);
+            }
+        }
+    }
+    for (inject, run) in runs(&folder, "training.toml").0 {
+        let open = |file: &str| Checkpoint::open(&run.artifact("projector").join(file)).unwrap();
+        let (gradients, weights) = (open("gradients.safetensors"), open("projector.safetensors"));
+        for weight in ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"] {
+            let ours = gradients.floats(weight).unwrap().0;
+            let wanted = reference.floats(&format!("{inject}.grad.{weight}")).unwrap().0;
+            close(&format!("{inject} gradient of {weight}"), &ours, &wanted, 1e-4);
+            if inject == "full" {
+                let wanted = reference.floats(&format!("full.adamw_step1.{weight}")).unwrap().0;
+                close(&format!("{weight} after a step"), &weights.floats(weight).unwrap().0, &wanted, 1e-4);
+            }
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
 use crate::social::packs::{GlobalMode, Local, PackedClip, Packs};
 use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
-use crate::stats::rsm;
 
 /// See the module.
 pub struct ScenePacks;
@@ -76,14 +75,6 @@ pub struct Config {
     #[serde(default = "local_cap")]
     #[schemars(range(min = 1))]
     pub local_cap: usize,
-    /// Bring every frame's vector to length 1 first.
-    #[serde(default)]
-    pub l2_normalise: bool,
-    /// Fail when 1 − the mean cosine between clips is below this: such features tell clips apart no more than a
-    /// constant does (an encoder without its weights). 0 allows everything.
-    #[serde(default = "min_variation")]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub min_variation: f64,
 }
 
 fn window_pad() -> f64 {
@@ -97,10 +88,6 @@ pub fn pos_set() -> Vec<String> {
 
 fn local_cap() -> usize {
     50
-}
-
-fn min_variation() -> f64 {
-    1e-4
 }
 
 impl Stage for ScenePacks {
@@ -122,36 +109,15 @@ impl Stage for ScenePacks {
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
-        let mut features = FrameFeatures::load(&inputs.get("features")?.path)?;
-        if config.l2_normalise {
-            features.normalise();
-        }
+        let features = FrameFeatures::load(&inputs.get("features")?.path)?;
         let packs = pack(config, &clips, &features)?;
-        let variation = variation(&packs);
-        if let Some(variation) = variation.filter(|&variation| variation < config.min_variation) {
-            return Err(StageError::hint(
-                format!(
-                    "the features hardly differ between clips: 1 − mean cosine is {variation:.2e}, under `min_variation` {:.2e}",
-                    config.min_variation
-                ),
-                "look whether the encoder's weights were loaded; set `min_variation = 0` if constant features are meant",
-            ));
-        }
         packs.save(context.folder())?;
         let mut summary = Summary::new();
         summary.insert("clips".into(), packs.clips.len().into());
         summary.insert("locals".into(), packs.locals.shape[0].into());
         summary.insert("dim".into(), packs.dim().into());
-        summary.insert("variation".into(), variation.into());
         Ok(summary)
     }
-}
-
-/// 1 − mean cosine of the clips' global vectors; `None` for a single clip.
-fn variation(packs: &Packs) -> Option<f64> {
-    let rows: Vec<Vec<f64>> =
-        (0..packs.clips.len()).map(|row| packs.global.row(row).iter().map(|&x| f64::from(x)).collect()).collect();
-    rsm::mean_cosine(&rows).map(|cosine| 1.0 - cosine)
 }
 
 /// Features of frames, by clip.
@@ -191,14 +157,6 @@ impl FrameFeatures {
         }
         clips.values_mut().for_each(|frames| frames.sort_by(|a, b| a.0.total_cmp(&b.0)));
         Ok(Self { values, clips })
-    }
-
-    fn normalise(&mut self) {
-        let width = self.values.shape[1];
-        for row in self.values.values.chunks_mut(width) {
-            let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt().max(1e-12);
-            row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-        }
     }
 
     /// Mean of rows, summed in f64.
@@ -360,9 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn constant_features_and_missing_clips_are_refused() {
-        let error = run(TEXT, serde_json::json!({"min_variation": 1.0, "l2_normalise": true})).map(|_| ());
-        assert!(error.is_ok(), "features that point apart are fine: {error:?}");
+    fn a_clip_without_features_is_named() {
         let one_sided = TEXT.replace("\"b\"", "\"c\"");
         let error = run(&one_sided, serde_json::json!({})).unwrap_err().to_string();
         assert!(error.contains("clip `c`") && error.contains("hint:"), "{error}");

@@ -45,21 +45,6 @@ pub fn upper_triangle(count: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).flat_map(move |i| (i + 1..count).map(move |j| (i, j)))
 }
 
-/// Mean cosine over all pairs of different rows, and so 1 for features that do not vary. `None` for fewer than two rows
-/// or a row of zeros.
-pub fn mean_cosine(rows: &[Vec<f64>]) -> Option<f64> {
-    let count = rows.len() as f64;
-    let mut sum = vec![0.0; rows.first()?.len()];
-    for row in rows {
-        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-        if norm <= 0.0 {
-            return None;
-        }
-        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x / norm);
-    }
-    (rows.len() > 1).then(|| (sum.iter().map(|x| x * x).sum::<f64>() - count) / (count * (count - 1.0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,13 +58,5 @@ mod tests {
         assert!((correlation[1] - 1.0).abs() < 1e-12 && (correlation[2] + 1.0).abs() < 1e-12);
         assert_eq!(matrix(&[vec![1.0, 1.0], vec![2.0, 2.0]], Similarity::Pearson), Err(0));
         assert_eq!(upper_triangle(3).collect::<Vec<_>>(), [(0, 1), (0, 2), (1, 2)]);
-    }
-
-    #[test]
-    fn mean_cosine_is_the_mean_over_pairs() {
-        let rows = vec![vec![1.0, 0.0], vec![0.0, 2.0], vec![3.0, 3.0]];
-        let expected = (0.0 + 2.0 * 0.5f64.sqrt()) / 3.0;
-        assert!((mean_cosine(&rows).unwrap() - expected).abs() < 1e-12);
-        assert_eq!(mean_cosine(&rows[..1]), None);
     }
 }
