@@ -48,7 +48,9 @@ impl LanguageModel {
 
     fn new(gemma: Gemma, tokenizer: Tokenizer, path: PathBuf) -> Result<Self, CheckpointError> {
         let rows = gemma.config().vocabulary;
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        // Added tokens may lie beyond (Gemma 3 has one for pictures, which its text model has no row for); a text that
+        // contains one is refused when it is encoded.
+        let largest = tokenizer.get_vocab(false).into_values().max().unwrap_or(0);
         if largest as usize >= rows {
             let reason = format!("token {largest} has no row in a model with a vocabulary of {rows}");
             return Err(CheckpointError::format(path, reason));
@@ -61,9 +63,17 @@ impl LanguageModel {
     /// The tokens of a text. No special tokens are added.
     ///
     /// # Errors
-    /// The tokenizer refuses the text.
+    /// The tokenizer refuses the text, or the text has a token that the model has no row for.
     pub fn encode(&self, text: &str) -> Result<Encoding, crate::stages::StageError> {
-        encode(&self.tokenizer, text)
+        let found = encode(&self.tokenizer, text)?;
+        let rows = self.gemma.config().vocabulary;
+        match found.ids.iter().position(|&id| id as usize >= rows) {
+            Some(place) => Err(crate::stages::StageError::hint(
+                format!("the model has no row for the token `{}`", found.pieces[place]),
+                "take it out of the text",
+            )),
+            None => Ok(found),
+        }
     }
 
     /// The text of tokens.
