@@ -1,6 +1,7 @@
 //! Hub models against a server on this machine: what is asked, what is cached, what is pinned, and where the token goes.
 
 mod server;
+mod support;
 
 use std::path::Path;
 
@@ -167,4 +168,77 @@ fn a_token_file_is_used_and_a_variable_goes_before_it() {
     let hub = hub(&server, folder.path(), &[("HF_TOKEN", "")]);
     hub.resolve(TINY, None, &mut Lock::load(folder.path()).unwrap()).unwrap();
     assert!(server.authorized());
+}
+
+const EXPERIMENT: &str = r#"
+name = "hub"
+
+[data.captions]
+path = "captions.csv"
+[models.language]
+hub = "someone/gemma"
+
+[stages.embed]
+kind   = "embed"
+text   = "data:captions"
+inject = "none"
+"#;
+
+/// Whether `text` has a piece of the token, whole or as a dump of bytes shows it.
+fn shows_token(text: &str) -> bool {
+    let dumped = |piece: &str| {
+        let hex: String = piece.bytes().map(|byte| format!("{byte:02x}")).collect();
+        text.replace(' ', "").to_lowercase().contains(&hex)
+    };
+    (0..TOKEN.len() - 8).any(|start| text.contains(&TOKEN[start..start + 8]) || dumped(&TOKEN[start..start + 8]))
+}
+
+#[test]
+fn a_run_with_a_hub_model_pins_it_and_shows_the_token_nowhere() {
+    let server = Server::start();
+    let folder = support::Folder::new();
+    folder.write("captions.csv", "clip_id,caption\na,people walk\nb,a man smiles at the door\n");
+    folder.write("hub.toml", EXPERIMENT);
+    let home = tempfile::tempdir().unwrap();
+    let run = |offline: bool, arguments: &[&str]| {
+        let mut command = folder.command(arguments);
+        for name in ["HF_HUB_CACHE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"] {
+            command.env_remove(name);
+        }
+        if offline {
+            command.env("HF_HUB_OFFLINE", "1");
+        }
+        command.env("HF_HOME", home.path()).env("HF_ENDPOINT", server.endpoint()).env("HF_TOKEN", TOKEN);
+        let output = command.env("RUST_LOG", "trace").output().unwrap();
+        let (stdout, stderr) = (support::text(&output.stdout), support::text(&output.stderr));
+        assert!(!shows_token(&stdout) && !shows_token(&stderr), "the token is shown\n{stdout}\n{stderr}");
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, _, stderr) = run(false, &["plan", "hub.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(server.requests(), [""; 0], "a plan sends nothing");
+    let (code, _, stderr) = run(true, &["run", "hub.toml"]);
+    assert!(code != Some(0) && stderr.contains("HF_HUB_OFFLINE"), "{stderr}");
+    assert_eq!(server.requests(), [""; 0], "nothing is sent offline");
+
+    let (code, _, stderr) = run(false, &["run", "hub.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(server.authorized());
+    let lock = std::fs::read_to_string(folder.path().join(LOCK_FILE)).unwrap();
+    assert!(lock.contains("someone/gemma") && lock.contains(COMMIT), "{lock}");
+    // The branch moves and the network goes: the same step is found, nothing is asked.
+    server.move_branch();
+    let asked = server.requests().len();
+    let (code, stdout, stderr) = run(true, &["run", "hub.toml", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(facts["executed"], 0);
+    assert_eq!(server.requests().len(), asked);
+
+    assert_eq!(files_with_token(folder.path()), [""; 0]);
+    assert_eq!(files_with_token(home.path()), [""; 0]);
+    let logs = walkdir::WalkDir::new(folder.path()).into_iter().map(Result::unwrap);
+    for log in logs.filter(|file| file.file_name() == "log.txt") {
+        assert!(!shows_token(&std::fs::read_to_string(log.path()).unwrap()));
+    }
 }

@@ -39,8 +39,9 @@ pub fn init() {
         .with_target(false)
         .with_ansi(colour)
         .with_writer(Messages);
-    // Fails only when a program that uses the library has set up its own.
-    subscriber.try_init().ok();
+    // `try_init` would also show what dependencies write with the crate `log`; the HTTP client dumps requests there, with
+    // the token of the hub. Fails only when a program that uses the library has set up its own.
+    tracing::subscriber::set_global_default(subscriber.finish()).ok();
 }
 
 struct Messages;

@@ -34,6 +34,16 @@ pub fn content(name: &str) -> Vec<u8> {
     }
 }
 
+/// A file of a repository: `someone/gemma` is the small Gemma 2 of the fixtures.
+fn file_of(path: &str, name: &str) -> Vec<u8> {
+    if !path.contains("someone/gemma/") {
+        return content(name);
+    }
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folder = if name == "tokenizer.json" { fixtures } else { fixtures.join("gemma2_tiny") };
+    std::fs::read(folder.join(name)).unwrap()
+}
+
 /// An endpoint where nobody listens.
 pub fn closed_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -126,6 +136,8 @@ fn answer(path: &str, range: Option<String>, moved: bool, authorization: Option<
     }
     let files: &[&str] = if path.contains("someone/tiny/") {
         &["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json"]
+    } else if path.contains("someone/gemma/") {
+        &["config.json", "model.safetensors", "tokenizer.json"]
     } else if path.contains("someone/sharded/") {
         &[
             "config.json",
@@ -154,7 +166,7 @@ fn answer(path: &str, range: Option<String>, moved: bool, authorization: Option<
         return not_found();
     };
     let (Some(commit), true) = (commit_of(revision), files.contains(&file)) else { return not_found() };
-    let bytes = content(file);
+    let bytes = file_of(path, file);
     let (start, end) = range
         .as_deref()
         .and_then(|range| range.strip_prefix("bytes=")?.split_once('-'))
