@@ -4,6 +4,7 @@
 
 mod check;
 mod devices;
+mod diff;
 mod interrupt;
 mod plan;
 mod progress;
@@ -12,7 +13,9 @@ mod run;
 mod schema;
 mod show;
 mod stages;
+mod status;
 mod table;
+mod upkeep;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -74,6 +77,40 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Print how far a run is, from any terminal
+    Status(Selected),
+    /// Print the messages of a stage's steps
+    Logs {
+        #[command(flatten)]
+        experiment: Selected,
+        /// The stage or comparison
+        stage: String,
+    },
+    /// Print what differs between two runs: settings, inputs, figures
+    Diff {
+        /// A run hash (its beginning is enough) or a name under runs/by-name
+        first: String,
+        /// Another
+        second: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Compare the bytes of every artifact in a store with its record
+    Verify {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the artifacts in a store that none of these experiments reaches
+    Gc {
+        /// The experiments whose artifacts are kept
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Remove them
+        #[arg(long)]
+        delete: bool,
+        #[command(flatten)]
+        place: Place,
+    },
     /// List the stage kinds, or the settings of one
     Stages {
         /// A stage kind
@@ -94,6 +131,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A store, for commands that need no experiment.
+#[derive(Debug, Args)]
+struct Place {
+    /// The store's folder
+    #[arg(long, value_name = "DIR", env = "SOCTOK_RUN__STORE", default_value = "soctok-store")]
+    store: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// An experiment file and what is set above it.
@@ -215,6 +263,18 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             plan::run(&experiment.load(&kinds)?, &kinds, explain, experiment.json, out)
         }
         Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
+        Command::Status(selected) => status::run(&selected.load(&kinds)?, &kinds, selected.json, out),
+        Command::Logs { experiment, stage } => status::logs(&experiment.load(&kinds)?, &kinds, &stage, out),
+        Command::Diff { first, second, place } => {
+            diff::run(&Store::open(place.store), &first, &second, place.json, out)
+        }
+        Command::Verify { place } => upkeep::verify(&Store::open(place.store), place.json, out),
+        Command::Gc { files, delete, place } => {
+            let options = LoadOptions::default();
+            let experiments: Vec<Experiment> =
+                files.iter().map(|file| experiment::load(file, &options, &kinds)).collect::<Result<_, _>>()?;
+            upkeep::collect(&Store::open(place.store), &experiments, &kinds, delete, out)
+        }
         Command::Results { experiment, format } => {
             let format = if experiment.json { Format::Json } else { format };
             results::run(&experiment.load(&kinds)?, &kinds, format, out)

@@ -13,7 +13,7 @@ use crate::report::render::{Format, Grid};
 use crate::stages::Kind;
 
 /// Inputs larger than this are not read for a plan when they are not remembered.
-const READ: u64 = 64 << 20;
+pub const READ: u64 = 64 << 20;
 
 /// Prints the plan; reads no large input that is not remembered and writes nothing.
 pub fn run(

@@ -1,8 +1,8 @@
 //! One step: lease, early cut-off, run, commit.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use crate::plan::inputs::Content;
 use crate::plan::{Plan, Step, StepInput, Work, key};
 use crate::stages::{Context, Input, Inputs, ModelCache, StageError, Summary};
 use crate::store::lease::{Claim, Waiting};
+use crate::store::upkeep::ProgressRecord;
 use crate::store::{Cost, RecordedInput, StepRecord, Store, provenance};
 
 /// Runs the step `index` unless it is done, held by another process, or equal to a finished one.
@@ -49,8 +50,10 @@ pub(super) fn attempt(
     let summary = {
         let _log =
             log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
+        let told = Mutex::new(started);
         run(plan, step, store, options, models, &inputs, &work, &|done, total, unit| {
             report(Event::Progress { step: index, done, total, unit });
+            tell(&work, &told, ProgressRecord { done, total, unit: unit.to_owned() });
         })?
     };
     let seconds = started.elapsed().as_secs_f64();
@@ -77,6 +80,16 @@ pub(super) fn attempt(
     store.commit(&work, record, &summary, &lease)?;
     store.index_by_outputs(&output_key, &name)?;
     Ok(Attempt::Executed(seconds))
+}
+
+/// Writes the progress for `soctok status`, once a second at most. Failing to is no reason to fail the step: a full disk
+/// shows at the next output.
+fn tell(work: &crate::store::Work, told: &Mutex<Instant>, progress: ProgressRecord) {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.elapsed() > Duration::from_secs(1) {
+        *told = Instant::now();
+        work.tell(&progress).ok();
+    }
 }
 
 /// Folder and content digest of every input; an upstream step's digest is that of its outputs' bytes.

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod hub;
 pub mod lease;
 pub mod provenance;
+pub mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
