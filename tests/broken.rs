@@ -121,6 +121,14 @@ fn mutations(source: &str, kinds: &BTreeMap<String, Value>, overridden: &BTreeSe
             continue;
         };
         let name = path.join(".");
+        if let ["stages", stage, "kind"] = path[..] {
+            let header = found.iter().find(|place| place.path == ["stages", stage]).map_or(0, |place| place.start);
+            let from = source[..start].rfind('\n').map_or(0, |at| at + 1);
+            let to = source[end..].find('\n').map_or(source.len(), |at| end + at);
+            if header < from {
+                add(&format!("{name} is left out"), replaced(source, from, to, ""), header, None);
+            }
+        }
         if overridden.contains(&place.path) || path[0] == "profiles" && path.len() > 2 {
             continue;
         }
@@ -353,6 +361,7 @@ fn settings_from_outside_are_checked_with_their_place() {
     );
     let cases: &[(&[&str], &str, &str)] = &[
         (&["--set", "frist.text=x"], "--set:1:1: error: ", "did you mean `first`?"),
+        (&["--set", "stages.frist.text=x"], "--set:1:8: error: ", "did you mean `first`?"),
         (&["--set", "first.txet=x"], "--set:1:7: error: ", "did you mean `text`?"),
         (&["--set", "first.text=3"], "--set:1:12: error: ", "put it in quotes: `\"3\"`"),
         (&["--set", "first"], "--set:1:1: error: ", "write `--set stage.field=value`"),

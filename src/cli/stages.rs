@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use crate::experiment::rules::RULES;
-use crate::experiment::{describe, nearest, schema};
+use crate::experiment::{describe, inline, nearest, schema};
 use crate::stages::Kind;
 
 /// Lists the kinds, or the settings of `kind`. An unknown kind gives the message to show (inner `Err`).
@@ -60,7 +60,7 @@ fn settings(kind: &Kind, out: &mut dyn Write) -> io::Result<()> {
         let default = match (required.contains(&json!(field)), schema.get("default")) {
             (true, _) => "required".to_owned(),
             (false, None | Some(Value::Null)) => "may be left out".to_owned(),
-            (false, Some(value)) => format!("default {value}"),
+            (false, Some(value)) => format!("default `{}`", inline(value)),
         };
         writeln!(out, "\n  {field}: {}; {default}", describe(schema))?;
         for line in schema["description"].as_str().unwrap_or_default().lines() {

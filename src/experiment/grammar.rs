@@ -103,7 +103,11 @@ fn model() -> Value {
         "additionalProperties": false,
         "properties": {
             "path": text("A file or folder, relative to the working folder"),
-            "hub": text("A repository of the Hugging Face hub, `owner/name`"),
+            "hub": {
+                "type": "string",
+                "description": "A repository of the Hugging Face hub, `owner/name`",
+                "pattern": "^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$",
+            },
             "revision": text("The commit (40 hex digits) or branch; a branch is resolved once into soctok.lock"),
             "kind": text("The artifact kind that it serves as: `language_model`, `encoder`, `projector`, …"),
         },

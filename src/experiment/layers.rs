@@ -30,16 +30,12 @@ pub(super) fn load(report: &mut Report, path: &Path, options: &LoadOptions) -> O
     if let Some(name) = &options.profile {
         layers.extend(profile(report, name, &layers));
     }
-    for (name, value) in &options.environment {
-        layers.extend(environment(report, name, value));
-    }
     let below = merge(&layers, None);
-    let stages: Vec<String> = match below.get("stages").and_then(Item::table) {
-        Some(stages) => stages.keys().map(str::to_owned).collect(),
-        None => Vec::new(),
-    };
+    for (name, value) in &options.environment {
+        layers.extend(environment(report, name, value, &below));
+    }
     for argument in &options.sets {
-        layers.extend(set(report, argument, &stages));
+        layers.extend(set(report, argument, &below));
     }
     let written = merge(&layers, None);
     let (protocol, defaults) = protocols::layer(report, &written);
@@ -130,7 +126,7 @@ fn profile(report: &mut Report, name: &str, layers: &[Table]) -> Vec<Table> {
 }
 
 /// `SOCTOK_RUN__STORE=x` sets `run.store`. Variables that name no setting (`SOCTOK_LOG`) belong to others.
-fn environment(report: &mut Report, name: &str, value: &str) -> Option<Table> {
+fn environment(report: &mut Report, name: &str, value: &str, below: &Table) -> Option<Table> {
     let rest = name.strip_prefix("SOCTOK_")?;
     let lowered = rest.to_lowercase();
     let path: Vec<&str> = lowered.split("__").collect();
@@ -153,11 +149,27 @@ fn environment(report: &mut Report, name: &str, value: &str) -> Option<Table> {
         );
         return None;
     }
-    Some(nested(keys, bare(report, source, name.len() + 1)))
+    is_there(report, &keys, below).then(|| nested(keys, bare(report, source, name.len() + 1)))
+}
+
+/// Whether the files name what a setting from outside is to change (`data.NAME`, `stages.NAME`, …).
+fn is_there(report: &mut Report, keys: &[(String, Span)], below: &Table) -> bool {
+    let [(section, _), (name, span), ..] = keys else { return true };
+    if section == "run" {
+        return true;
+    }
+    let table = below.get(section).and_then(Item::table);
+    if table.is_some_and(|table| table.get(name).is_some()) {
+        return true;
+    }
+    let known: Vec<&str> = table.into_iter().flat_map(Table::keys).collect();
+    let hint = suggest::hint(name, "names", known);
+    report.error(*span, format!("there is no `{section}.{name}` to change"), hint);
+    false
 }
 
 /// `--set stage.field=value`, or a path from the top: `data.x.path=…`, `run.device=…`, `axes.seed.values=[0]`.
-fn set(report: &mut Report, argument: &str, stages: &[String]) -> Option<Table> {
+fn set(report: &mut Report, argument: &str, below: &Table) -> Option<Table> {
     let source = report.add_source("--set", argument);
     let whole = Span { source, start: 0, end: argument.len() };
     let Some((mut keys, equals)) = key_path(argument, source) else {
@@ -166,8 +178,9 @@ fn set(report: &mut Report, argument: &str, stages: &[String]) -> Option<Table> 
     };
     let first = keys[0].0.clone();
     if !grammar::TOP_LEVEL.contains(&first.as_str()) {
-        if !stages.contains(&first) {
-            let known = stages.iter().map(String::as_str).chain(grammar::TOP_LEVEL.iter().copied());
+        let stages = below.get("stages").and_then(Item::table);
+        if stages.is_none_or(|stages| stages.get(&first).is_none()) {
+            let known = stages.into_iter().flat_map(Table::keys).chain(grammar::TOP_LEVEL.iter().copied());
             let hint = suggest::hint(&first, "stages and keys", known);
             report.error(keys[0].1, format!("`--set` names no stage or key: `{first}`"), hint);
             return None;
@@ -182,7 +195,7 @@ fn set(report: &mut Report, argument: &str, stages: &[String]) -> Option<Table> 
         );
         return None;
     }
-    Some(nested(keys, bare(report, source, equals + 1)))
+    is_there(report, &keys, below).then(|| nested(keys, bare(report, source, equals + 1)))
 }
 
 /// The keys before the first `=`, and where that stands. A part in quotes may hold dots.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use crate::stages::kind::Settings;
 pub use check::describe;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
-pub use show::{Shown, show};
+pub use show::{Shown, inline, show};
 pub use suggest::nearest;
 
 use crate::stages::{Kind, Reference};

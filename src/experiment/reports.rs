@@ -88,11 +88,12 @@ impl Reports {
         let kind_item = table.get("kind");
         let kind_name = kind_item.and_then(Item::text).unwrap_or(DEFAULT_KIND);
         let kind = kinds.iter().find(|kind| kind.name == kind_name);
-        if let (None, Some(item)) = (kind, kind_item) {
+        let Some(kind) = kind else {
             let hint = suggest::hint(kind_name, "comparison kinds", kinds.iter().map(|kind| kind.name));
-            report.error(item.span, format!("no comparison kind `{kind_name}`"), hint);
-        }
-        let Some(kind) = kind else { return };
+            let span = kind_item.map_or(entry.key_span, |item| item.span);
+            report.error(span, format!("no comparison kind `{kind_name}`"), hint);
+            return;
+        };
         Checker::new(report).table(
             table,
             entry.key_span,

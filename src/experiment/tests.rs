@@ -113,6 +113,9 @@ struct Rsa {
     embeddings: Reference,
     #[serde(default = "pool")]
     pool: String,
+    /// The protocols set it.
+    #[serde(default)]
+    unobserved: Option<String>,
 }
 
 fn pool() -> String {
