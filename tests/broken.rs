@@ -154,7 +154,9 @@ fn mutations(source: &str, kinds: &BTreeMap<String, Value>, overridden: &BTreeSe
             let is_word = match path[..] {
                 ["protocol"] | ["stages", _, "kind"] | ["comparisons", _, "kind"] => true,
                 ["tables", _, "rows" | "columns" | "over"] | ["tables", _, "rows" | "columns" | "over", "[]"] => true,
-                ["ablations", _, "combine", "[]"] | ["run", "targets", "[]"] => true,
+                ["comparisons", _, "pair_by", "[]"] | ["ablations", _, "combine", "[]"] | ["run", "targets", "[]"] => {
+                    true
+                }
                 ["exclude" | "ablations" | "tables", _, "where", ..]
                 | ["comparisons", _, "minuend" | "subtrahend", ..] => true,
                 ["tables", _, "published", _, "where", ..] => true,

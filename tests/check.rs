@@ -41,10 +41,10 @@ fn show_tells_where_each_value_comes_from() {
     assert_eq!(origin("name = \"grid\""), "grid.toml:4");
     assert_eq!(origin("store = \"there\""), "--set");
     assert_eq!(origin("jobs = 3"), "SOCTOK_RUN__JOBS");
-    assert_eq!(origin("train_clips = 5"), "grid.toml:99");
+    assert_eq!(origin("train_clips = 5"), "grid.toml:108");
     assert_eq!(origin("test_clips = 10"), "base.toml:6");
     assert_eq!(origin("window_pad = 0.5"), "--set");
-    assert_eq!(origin("global_mode = \"clip_mean\""), "grid.toml:42");
+    assert_eq!(origin("global_mode = \"clip_mean\""), "grid.toml:43");
     assert_eq!(origin("local_frame = \"nearest\""), "protocol controlled");
     assert_eq!(origin("min_variation = 0.0001"), "built-in");
     assert!(shown.contains("# binds clips.data_seed, features.encoder_seed\n"), "{shown}");

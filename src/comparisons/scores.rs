@@ -23,6 +23,7 @@ pub struct Scores;
 /// What is drawn together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(extend("x-aliases" = ["session"]))]
 pub enum Cluster {
     /// Each clip on its own.
     #[default]
@@ -54,9 +55,11 @@ pub struct Config {
     /// Axes on which a pair of points must agree (`target` is always among them). Left out: every axis that neither
     /// `minuend` nor `subtrahend` names.
     #[serde(default)]
+    #[schemars(extend("x-coordinates" = ["target"]))]
     pub pair_by: Vec<String>,
     /// Axes of `pair_by` that are averaged over, inside each replicate; the others make rows.
     #[serde(default = "average")]
+    #[schemars(extend("x-coordinates" = ["seed"]))]
     pub average: Vec<String>,
     /// What is drawn together.
     #[serde(default)]
@@ -66,6 +69,7 @@ pub struct Config {
     pub correction: Correction,
     /// The tests that are corrected together: `all` rows, or the rows that agree on this axis.
     #[serde(default = "family")]
+    #[schemars(extend("x-coordinates" = ["all"]))]
     pub family: String,
     /// A difference within ± this many bits per word counts as none: rows get `equivalent`, true when the whole interval
     /// lies within.

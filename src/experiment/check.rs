@@ -1,6 +1,7 @@
 //! A tree against a JSON Schema: unknown keys, missing keys, types, ranges, words. Everything that is wrong is found.
 //!
-//! Reads what schemars writes with inlined subschemas, and `pattern`. Whether a reference leads somewhere is `graph`'s.
+//! Reads what schemars writes with inlined subschemas, `pattern`, and `x-aliases` (further words of an enumeration).
+//! Whether a reference leads somewhere is `graph`'s.
 
 use std::collections::BTreeSet;
 
@@ -339,6 +340,10 @@ fn words(schema: &Value) -> Option<Vec<Value>> {
     let mut all = Vec::new();
     for form in alternatives(schema) {
         all.extend(words_of_one(form)?);
+    }
+    let nested = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    for form in std::iter::once(schema).chain(nested) {
+        all.extend(form["x-aliases"].as_array().into_iter().flatten().cloned());
     }
     Some(all)
 }

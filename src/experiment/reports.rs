@@ -114,6 +114,7 @@ impl Reports {
                     stage: of.as_ref().map(|(stage, _)| stage.clone()),
                 });
             } else {
+                check_coordinates(report, field, &kind.schema["properties"][&field.key], sweep);
                 settings.insert(field.key.clone(), field.item.plain());
             }
         }
@@ -205,6 +206,18 @@ pub(super) fn comparison_schema(kind: &ComparisonKind) -> Value {
 fn is_selection(schema: &Value) -> bool {
     let forms = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
     schema["x-selection"] == true || forms.into_iter().any(|form| form["x-selection"] == true)
+}
+
+/// A field with `x-coordinates` names axes, `ablation`, or one of the words that the extension lists.
+fn check_coordinates(report: &mut Report, field: &Entry, schema: &Value, sweep: &Sweep) {
+    let Some(words) = schema["x-coordinates"].as_array() else { return };
+    let known: Vec<&str> = sweep.coordinates().into_iter().chain(words.iter().filter_map(Value::as_str)).collect();
+    for item in field.item.one_or_many() {
+        if let Some(name) = item.text().filter(|name| !known.contains(name)) {
+            let hint = suggest::hint(name, "axes", known.iter().copied());
+            report.error(item.span, format!("`{}` names no axis: `{name}`", field.key), hint);
+        }
+    }
 }
 
 fn stage_names<'a>(graph: &Graph<'a>) -> Vec<&'a str> {
