@@ -4,7 +4,6 @@
 //! comes from where is told in each file.
 
 use super::document::{Entry, Item, ItemValue, Report, Table, parse};
-use super::suggest;
 
 /// Name → text.
 pub(super) const PROTOCOLS: &[(&str, &str)] = &[
@@ -25,13 +24,8 @@ pub(super) fn names() -> Vec<&'static str> {
 pub(super) fn layer(report: &mut Report, merged: &Table) -> (String, Option<Table>) {
     let named = merged.get("protocol");
     let name = named.and_then(Item::text).unwrap_or(DEFAULT);
-    let Some((_, text)) = PROTOCOLS.iter().find(|(known, _)| *known == name) else {
-        if let Some(item) = named {
-            let hint = suggest::hint(name, "protocols", names());
-            report.error(item.span, format!("no protocol `{name}`"), hint);
-        }
-        return (name.to_owned(), None);
-    };
+    // An unknown name is reported by the check of the whole file.
+    let Some((_, text)) = PROTOCOLS.iter().find(|(known, _)| *known == name) else { return (name.to_owned(), None) };
     let source = report.add_source(format!("protocol {name}"), *text);
     let kinds = parse(report, source);
     let stages = merged.get("stages").and_then(Item::table).into_iter().flat_map(|stages| &stages.entries);
