@@ -46,7 +46,7 @@ fn show_tells_where_each_value_comes_from() {
     assert_eq!(origin("window_pad = 0.5"), "--set");
     assert_eq!(origin("global_mode = \"clip_mean\""), "grid.toml:43");
     assert_eq!(origin("local_frame = \"nearest\""), "protocol controlled");
-    assert_eq!(origin("min_variation = 0.0001"), "built-in");
+    assert_eq!(origin("word_times = \"given\""), "built-in");
     assert!(shown.contains("# binds clips.data_seed, features.encoder_seed\n"), "{shown}");
     assert!(shown.contains("# does not bind other.encoder_seed\n"), "{shown}");
     folder.write("shown.toml", &shown);
