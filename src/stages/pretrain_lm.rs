@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::checkpoint::Checkpoints;
 use super::{Context, Estimate, Inputs, Result, Stage, StageError, Summary};
 use crate::models::device;
 use crate::models::gemma::{Gemma, GemmaConfig};
@@ -159,8 +160,6 @@ fn initial_deviation() -> f64 {
 const CHECKED: usize = 1024;
 /// Steps between lines of `metrics.jsonl`.
 const METRIC_STEPS: u64 = 25;
-/// Steps between checkpoints.
-const CHECKPOINT_STEPS: u64 = 250;
 
 impl Stage for PretrainLm {
     const KIND: &'static str = "pretrain_lm";
@@ -194,14 +193,11 @@ impl Stage for PretrainLm {
         let vocabulary = Vocabulary::of(config.world);
         let device = device::parse(context.device())?;
         let streams = Streams::new(config.seed, Self::KIND);
-        let mut training = Training::start(config, &vocabulary, &streams, &device.autodiff(), context.scratch())?;
+        let mut checkpoints = Checkpoints::new(context);
+        let mut training = Training::start(config, &vocabulary, &streams, &device.autodiff(), checkpoints.resume()?)?;
         while training.step < config.steps {
             training.advance(config, &vocabulary, &streams, context)?;
-            let stop = context.progress(training.step, config.steps, "step");
-            if stop.is_err() || training.step % CHECKPOINT_STEPS == 0 && training.step < config.steps {
-                training.save(context.scratch())?;
-            }
-            stop?;
+            checkpoints.advance(training.step, config.steps, |folder| training.save(folder))?;
         }
 
         let folder = context.folder();
@@ -293,13 +289,13 @@ struct Training {
 }
 
 impl Training {
-    /// From the last checkpoint in `scratch`, or from the beginning.
+    /// From a checkpoint (steps taken, folder), or from the beginning.
     fn start(
         config: &Config,
         vocabulary: &Vocabulary,
         streams: &Streams,
         device: &Device,
-        scratch: &Path,
+        checkpoint: Option<(u64, PathBuf)>,
     ) -> Result<Self> {
         let settings = AdamWConfig {
             betas: (config.beta1, config.beta2),
@@ -307,7 +303,7 @@ impl Training {
             clip: Some(config.clip),
             ..AdamWConfig::default()
         };
-        if let Some((step, folder)) = checkpoint(scratch)? {
+        if let Some((step, folder)) = checkpoint {
             let model = Gemma::load(&folder, device, DType::F32)?;
             let optimizer = AdamW::load(settings, &folder.join("optimizer.safetensors"), device)?;
             return Ok(Self { model, optimizer, step });
@@ -346,40 +342,10 @@ impl Training {
         Ok(())
     }
 
-    /// Leaves a checkpoint in `scratch` in place of the one before. It appears under its name when it is whole.
-    fn save(&self, scratch: &Path) -> Result<()> {
-        let old = checkpoint(scratch)?;
-        let (part, whole) = (scratch.join("checkpoint.part"), scratch.join(format!("checkpoint-{}", self.step)));
-        if old.as_ref().is_some_and(|(step, _)| *step == self.step) {
-            return Ok(());
-        }
-        if part.exists() {
-            std::fs::remove_dir_all(&part).map_err(StageError::io(&part))?;
-        }
-        std::fs::create_dir_all(&part).map_err(StageError::io(&part))?;
-        self.model.save(&part)?;
-        self.optimizer.save(&part.join("optimizer.safetensors"))?;
-        std::fs::rename(&part, &whole).map_err(StageError::io(&whole))?;
-        match old {
-            Some((_, old)) => std::fs::remove_dir_all(&old).map_err(StageError::io(&old)),
-            None => Ok(()),
-        }
+    fn save(&self, folder: &Path) -> Result<()> {
+        self.model.save(folder)?;
+        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
     }
-}
-
-/// The last whole checkpoint of `scratch` and its step.
-fn checkpoint(scratch: &Path) -> Result<Option<(u64, PathBuf)>> {
-    let entries = std::fs::read_dir(scratch).map_err(StageError::io(scratch))?;
-    let mut last: Option<(u64, PathBuf)> = None;
-    for entry in entries {
-        let path = entry.map_err(StageError::io(scratch))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let step = name.strip_prefix("checkpoint-").and_then(|step| step.parse().ok());
-        if let Some(step) = step.filter(|step| last.as_ref().is_none_or(|(known, _)| step > known)) {
-            last = Some((step, path));
-        }
-    }
-    Ok(last)
 }
 
 #[cfg(test)]
@@ -419,16 +385,20 @@ mod tests {
     fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
         let config = config(6, 0);
         let scratch = tempfile::tempdir().expect("a temporary folder");
-        let context = Context::plain(scratch.path(), "cpu");
-        let vocabulary = Vocabulary::of(config.world);
-        let streams = Streams::new(config.seed, PretrainLm::KIND);
-        let device = device::parse("cpu").expect("the default backend").autodiff();
-        let mut training = Training::start(&config, &vocabulary, &streams, &device, scratch.path()).expect("starts");
-        for _ in 0..4 {
-            training.advance(&config, &vocabulary, &streams, &context).expect("a step");
-            training.save(scratch.path()).expect("a checkpoint");
-        }
-        assert_eq!(checkpoint(scratch.path()).expect("readable").map(|(step, _)| step), Some(4));
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let progress = |done, _: u64, _: &str| stop.store(done == 4, std::sync::atomic::Ordering::Relaxed);
+        let context = Context::new(
+            folder.path().to_owned(),
+            scratch.path().to_owned(),
+            "cpu".into(),
+            Default::default(),
+            stop.clone(),
+            &progress,
+        );
+        let error = PretrainLm::run(&config, &Inputs::default(), &context).expect_err("was asked to stop");
+        assert!(matches!(error, StageError::Cancelled));
+        assert!(scratch.path().join("checkpoint-4/model.safetensors").is_file());
         assert_eq!(trained(&config, Some(scratch.path())).0, trained(&config, None).0);
     }
 

@@ -5,16 +5,19 @@
 //! by the chain rule. The loss of a step is the mean over the labelled tokens of its batch. Order, dropout and initial
 //! values come from streams named by seed, epoch and step. State between steps is weights, optimizer, epoch and step.
 
+use std::path::Path;
+
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::checkpoint::Checkpoints;
 use super::perplexity::{caption_index, language};
 use super::scene_packs::pos_set;
 use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
-use crate::models::checkpoint;
+use crate::models::checkpoint::{self, Checkpoint};
 use crate::models::language::LanguageModel;
 use crate::models::optimizer::{AdamW, AdamWConfig, cosine_with_warm_up};
 use crate::models::projector::{Layers, Projector, ProjectorConfig, gain_out};
@@ -227,15 +230,18 @@ impl Config {
         }
     }
 
-    fn optimizer(&self) -> AdamW {
-        AdamW::new(AdamWConfig {
+    fn optimizer_settings(&self) -> AdamWConfig {
+        AdamWConfig {
             betas: (self.betas[0], self.betas[1]),
             epsilon: self.epsilon,
             weight_decay: self.weight_decay,
             clip: (self.clip > 0.0).then_some(self.clip),
-        })
+        }
     }
 }
+
+/// Where the first step's gradients go.
+const GRADIENTS: &str = "gradients.safetensors";
 
 /// How many steps there are and how they fall into epochs.
 struct Schedule {
@@ -322,7 +328,7 @@ impl Stage for TrainProjector {
                 projector: first_projector(config, inputs, &language, &packs, &streams, &tracked)?,
                 constants,
             },
-            optimizer: config.optimizer(),
+            optimizer: AdamW::new(config.optimizer_settings()),
             streams,
             tracked,
         };
@@ -330,23 +336,30 @@ impl Stage for TrainProjector {
             let sequence: &Sequence = &sequences[sample];
             format!("clip `{}`, utterance {}", clips[sequence.clip].clip_id, sequence.utterance)
         };
-        let (mut first, mut last) = (None, 0.0);
+        let mut checkpoints = Checkpoints::new(context);
+        let mut losses = Losses::default();
+        let mut begin = 0;
+        if let Some((step, folder)) = checkpoints.resume()? {
+            begin = step;
+            losses = trainer.resume(&folder, context)?;
+        }
         let mut order = Vec::new();
-        for step in 0..trainer.schedule.total {
+        for step in begin..trainer.schedule.total {
             let (epoch, place) = (step / trainer.schedule.per_epoch, (step % trainer.schedule.per_epoch) as usize);
             if place == 0 || order.is_empty() {
                 order = trainer.streams.at(epoch, 0, "order").permutation(prepared.len());
             }
             let chosen = &order[place * config.batch..((place + 1) * config.batch).min(order.len())];
-            last = trainer.step(epoch, step, chosen, &name, context)?;
-            first.get_or_insert(last);
-            context.progress(step + 1, trainer.schedule.total, "step")?;
+            losses.last = trainer.step(epoch, step, chosen, &name, context)?;
+            losses.first.get_or_insert(losses.last);
+            let write = |folder: &Path| trainer.keep(folder, &losses, context);
+            checkpoints.advance(step + 1, trainer.schedule.total, write)?;
         }
         let model = trainer.model;
         save(config, &model, &bank, &packs, &places, context)?;
         let mut summary = Summary::new();
-        summary.insert("first_loss".into(), first.into());
-        summary.insert("last_loss".into(), last.into());
+        summary.insert("first_loss".into(), losses.first.into());
+        summary.insert("last_loss".into(), losses.last.into());
         summary.insert("steps".into(), trainer.schedule.total.into());
         summary.insert("samples".into(), prepared.len().into());
         summary.insert("samples_without_tokens".into(), dropped.into());
@@ -416,6 +429,13 @@ fn first_projector(
     ))
 }
 
+/// Losses that the summary tells, in nats per labelled token.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Losses {
+    first: Option<f64>,
+    last: f64,
+}
+
 struct Trainer<'a> {
     config: &'a Config,
     language: &'a LanguageModel,
@@ -459,7 +479,7 @@ impl Trainer<'_> {
         let gradient = batch.social_gradient(gradient, gemma, config.embedding_scale);
         let gradients = (social * gradient.autodiff()).sum().backward();
         if config.write_gradients && step == 0 {
-            let path = context.folder().join("gradients.safetensors");
+            let path = context.folder().join(GRADIENTS);
             checkpoint::save(&path, self.model.projector.named_gradients(&gradients))?;
         }
         let lr = config.lr * cosine_with_warm_up(step, self.schedule.warm_up, self.schedule.total);
@@ -476,6 +496,41 @@ impl Trainer<'_> {
             "step": step, "epoch": epoch, "loss": loss, "lr": lr, "gradient_norm": norm, "targets": nll.len(),
         }))?;
         Ok(loss)
+    }
+
+    /// Writes all that the next step depends on.
+    fn keep(&self, folder: &Path, losses: &Losses, context: &Context) -> Result<()> {
+        self.model.projector.save(&folder.join("projector.safetensors"))?;
+        if let Some(constants) = &self.model.constants {
+            let data = constants.val().without_autodiff().into_data();
+            checkpoint::save(&folder.join("constants.safetensors"), vec![("constants".to_owned(), data)])?;
+        }
+        self.optimizer.save(&folder.join("optimizer.safetensors"))?;
+        let gradients = context.folder().join(GRADIENTS);
+        if gradients.is_file() {
+            std::fs::copy(&gradients, folder.join(GRADIENTS)).map_err(StageError::io(&gradients))?;
+        }
+        write_json(&folder.join("losses.json"), losses)
+    }
+
+    /// Reads back what [`Trainer::keep`] wrote.
+    fn resume(&mut self, folder: &Path, context: &Context) -> Result<Losses> {
+        let path = folder.join("projector.safetensors");
+        let shape = self.model.projector.config().clone();
+        self.model.projector = Projector::load(&path, Some(&shape), &self.tracked)?;
+        if let Some(constants) = &mut self.model.constants {
+            let data = Checkpoint::open(&folder.join("constants.safetensors"))?.data("constants", DType::F32)?;
+            *constants = Param::from_tensor(Tensor::from_data(data, &self.tracked));
+        }
+        self.optimizer =
+            AdamW::load(self.config.optimizer_settings(), &folder.join("optimizer.safetensors"), &self.tracked)?;
+        let gradients = folder.join(GRADIENTS);
+        if gradients.is_file() {
+            std::fs::copy(&gradients, context.folder().join(GRADIENTS)).map_err(StageError::io(&gradients))?;
+        }
+        let path = folder.join("losses.json");
+        let text = std::fs::read(&path).map_err(StageError::io(&path))?;
+        serde_json::from_slice(&text).map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))
     }
 
     /// Dropout factors `[rows, hidden]` of a step.
