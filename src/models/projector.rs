@@ -307,6 +307,19 @@ mod tests {
     }
 
     #[test]
+    fn the_originals_pt_files_are_read() {
+        let device = device::parse("cpu").expect("the default backend");
+        let path = Path::new("tests/data/projector_only.pt");
+        let projector = Projector::load(path, None, &device).expect("a file as torch.save writes it");
+        let config = ProjectorConfig { hidden: 4, ..ProjectorConfig::original(3, 4) };
+        assert_eq!(projector.config(), &config);
+        let values: Vec<f32> =
+            projector.named_values().into_iter().flat_map(|(_, data)| data.try_into_vec().expect("f32")).collect();
+        let expected = (0..values.len()).map(|index| index as f32 * 0.01);
+        assert!(values.len() == 50 && values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
+    }
+
+    #[test]
     fn the_gain_is_the_lower_median_of_row_sizes() {
         let device = device::parse("cpu").expect("the default backend");
         let rows = Tensor::<2>::from_floats([[3.0, 3.0], [1.0, 1.0], [2.0, 2.0], [4.0, 4.0]], &device);
