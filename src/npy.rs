@@ -172,19 +172,40 @@ pub fn write_npz<'a, T: Element + 'a>(
 
 /// Reads every array of an archive, by name; all must be of type `T`.
 pub fn read_npz<T: Element>(path: &Path) -> Result<BTreeMap<String, Array<T>>, NpyError> {
-    let io = |source| NpyError::Io { path: path.into(), source };
-    let format = |reason: String| NpyError::Format { path: path.into(), reason };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| format(error.to_string()))?;
+    let mut archive = open_npz(path)?;
     let mut arrays = BTreeMap::new();
     for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(|error| format(error.to_string()))?;
-        let name = entry.name().map_err(|error| format(error.to_string()))?.trim_end_matches(".npy").to_owned();
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(io)?;
-        arrays.insert(name.clone(), decode(&bytes).map_err(|reason| format(format!("array `{name}`: {reason}")))?);
+        let entry = archive.by_index(index).map_err(|error| unreadable(path, error))?;
+        let name = entry.name().map_err(|error| unreadable(path, error))?.trim_end_matches(".npy").to_owned();
+        let array = unpack(path, &name, entry)?;
+        arrays.insert(name, array);
     }
     Ok(arrays)
+}
+
+/// Reads one array of an archive and leaves the others on the disk; `None` when there is no such array.
+pub fn read_npz_array<T: Element>(path: &Path, name: &str) -> Result<Option<Array<T>>, NpyError> {
+    let mut archive = open_npz(path)?;
+    match archive.by_name(&format!("{name}.npy")) {
+        Ok(entry) => unpack(path, name, entry).map(Some),
+        Err(zip::result::ZipError::FileNotFound) => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+fn open_npz(path: &Path) -> Result<zip::ZipArchive<std::io::BufReader<std::fs::File>>, NpyError> {
+    let file = std::fs::File::open(path).map_err(|source| NpyError::Io { path: path.into(), source })?;
+    zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| unreadable(path, error))
+}
+
+fn unreadable(path: &Path, error: zip::result::ZipError) -> NpyError {
+    NpyError::Format { path: path.into(), reason: error.to_string() }
+}
+
+fn unpack<T: Element>(path: &Path, name: &str, mut entry: impl Read) -> Result<Array<T>, NpyError> {
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).map_err(|source| NpyError::Io { path: path.into(), source })?;
+    decode(&bytes).map_err(|reason| NpyError::Format { path: path.into(), reason: format!("array `{name}`: {reason}") })
 }
 
 #[cfg(test)]
@@ -231,6 +252,8 @@ mod tests {
         let back = read_npz::<f32>(&one).expect("reads");
         assert_eq!(back.keys().collect::<Vec<_>>(), ["all.last", "eos.0"]);
         assert_eq!(back["eos.0"], array);
+        assert_eq!(read_npz_array::<f32>(&one, "all.last").expect("reads"), Some(array));
+        assert_eq!(read_npz_array::<f32>(&one, "all").expect("reads"), None);
     }
 
     #[test]

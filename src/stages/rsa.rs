@@ -161,7 +161,7 @@ fn read_vectors(embeddings: &Path, config: &Config) -> Result<Array<f32>> {
         ));
     }
     let name = format!("{}.{}", config.pool.name(), config.layer);
-    npy::read_npz::<f32>(&embeddings.join("embeddings.npz"))?.remove(&name).ok_or_else(|| {
+    npy::read_npz_array(&embeddings.join("embeddings.npz"), &name)?.ok_or_else(|| {
         StageError::hint(
             format!("there is no layer `{}`", config.layer),
             format!("layers are `{}`", description.layers.join("`, `")),
