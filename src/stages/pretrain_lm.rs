@@ -77,6 +77,11 @@ pub struct Config {
     #[serde(default = "half")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub tags_joined: f64,
+    /// Probability that the tags inside a document are those of the whole clip, all kept, and not of the phase of their
+    /// word: for social tokens that hold a clip's mean at the places of local ones.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub tags_of_clip: f64,
     /// Width of the residual stream.
     #[serde(default = "hidden")]
     #[schemars(range(min = 8, max = 4096))]
@@ -208,7 +213,7 @@ impl Stage for PretrainLm {
 
         let enumeration = Enumeration::of(config.world);
         let bits = |present, kept| {
-            let tagging = Tagging { present, kept, joined: 0.5 };
+            let tagging = Tagging { present, kept, joined: 0.5, of_clip: 0.0 };
             let mut stream = streams.named("check");
             let documents: Vec<Document> =
                 (0..CHECKED).map(|_| Document::draw(config.world, &vocabulary, &tagging, &mut stream)).collect();
@@ -319,7 +324,12 @@ impl Training {
         streams: &Streams,
         context: &Context,
     ) -> Result<()> {
-        let tagging = Tagging { present: config.tags_present, kept: config.tags_kept, joined: config.tags_joined };
+        let tagging = Tagging {
+            present: config.tags_present,
+            kept: config.tags_kept,
+            joined: config.tags_joined,
+            of_clip: config.tags_of_clip,
+        };
         let mut stream = streams.at(0, self.step, "documents");
         let documents: Vec<Document> =
             (0..config.batch).map(|_| Document::draw(config.world, vocabulary, &tagging, &mut stream)).collect();

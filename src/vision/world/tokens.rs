@@ -101,6 +101,8 @@ pub struct Tagging {
     pub kept: f64,
     /// Probability that a group stands in one position.
     pub joined: f64,
+    /// Probability that the inline tags of a document are those of the whole clip, all kept, and not of the phase.
+    pub of_clip: f64,
 }
 
 /// One training text.
@@ -130,6 +132,9 @@ impl Document {
         stream: &mut Stream,
     ) -> Self {
         let (front, inline) = (stream.coin(tagging.present), stream.coin(tagging.present));
+        // Not tossed when it is never so, which leaves the texts of such settings as they are.
+        let of_clip = inline && tagging.of_clip > 0.0 && stream.coin(tagging.of_clip);
+        let whole = Tagging { kept: 1.0, ..*tagging };
         let mut document = Self::default();
         document.read(vec![BOS]);
         if front {
@@ -139,7 +144,9 @@ impl Document {
         for word in world.caption(phases, coins) {
             document.predict(vocabulary.id(word.text));
             document.read(vec![vocabulary.id(word.text)]);
-            if inline && word.content {
+            if of_clip && word.content {
+                document.group(grammar::tags(phases), vocabulary, &whole, stream);
+            } else if inline && word.content {
                 document.group(phases[word.phase].tags(), vocabulary, tagging, stream);
             }
         }
@@ -188,7 +195,7 @@ mod tests {
     fn example(present: f64, joined: f64) -> (Document, Vocabulary) {
         let vocabulary = Vocabulary::of(World::OneClause);
         let phase = Phase { agent: 0, action: 5, patient: 2, place: 1 };
-        let tagging = Tagging { present, kept: 1.0, joined };
+        let tagging = Tagging { present, kept: 1.0, joined, of_clip: 0.0 };
         let mut stream = Streams::new(0, "test").named("document");
         let document = Document::write(World::OneClause, &vocabulary, &tagging, &[phase], &[0], &mut stream);
         (document, vocabulary)
@@ -222,6 +229,19 @@ mod tests {
         assert_eq!(document.positions.len(), 2 + 10 + 5 * 4);
         let labelled = document.targets.iter().flatten().count();
         assert_eq!(labelled, 11);
+    }
+
+    #[test]
+    fn inline_tags_of_the_whole_clip_are_never_thinned() {
+        let vocabulary = Vocabulary::of(World::TwoClause);
+        let first = Phase { agent: 0, action: 5, patient: 2, place: 1 };
+        let second = Phase { agent: 0, action: 1, patient: 3, place: 2 };
+        let tagging = Tagging { present: 1.0, kept: 0.0, joined: 1.0, of_clip: 1.0 };
+        let mut stream = Streams::new(0, "test").named("document");
+        let document = Document::write(World::TwoClause, &vocabulary, &tagging, &[first, second], &[0, 0], &mut stream);
+        let groups: Vec<&Vec<u32>> = document.positions.iter().filter(|ids| ids.len() > 1).collect();
+        assert_eq!(groups.len(), 8);
+        assert!(groups.iter().all(|ids| ids.len() == 7));
     }
 
     #[test]
