@@ -81,7 +81,9 @@ fn a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_bytes() {
         let metrics = || {
             let work = std::fs::read_dir(folder.path().join("soctok-store/work")).ok()?;
             let lines = |path: std::path::PathBuf| std::fs::read_to_string(path).ok().map(|text| text.lines().count());
-            work.flatten().filter_map(|entry| lines(entry.path().join("outputs/metrics.jsonl"))).max()
+            let outputs =
+                work.flatten().flat_map(|entry| std::fs::read_dir(entry.path()).into_iter().flatten().flatten());
+            outputs.filter_map(|entry| lines(entry.path().join("metrics.jsonl"))).max()
         };
         let goal = 8 * (round + 1);
         while metrics().unwrap_or(0) < goal && began.elapsed() < Duration::from_secs(60) {

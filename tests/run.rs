@@ -81,10 +81,13 @@ fn a_failure_holds_up_only_what_needs_it() {
             std::fs::remove_file(note).expect("removes");
         }
     }
-    let output =
-        folder.soctok(&["run", "notes.toml", "--set", "second.text=four", "--set", "axes.ending.values=[\"four\"]"]);
+    let alone = format!("{NOTES}[stages.alone]\nkind = \"note\"\ntext = \"needs nothing\"\n");
+    folder.write("notes.toml", &alone);
+    let output = folder.soctok(&["run", "notes.toml", "--json", "--set", "axes.ending.values=[\"four\"]"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("note.txt"), "{}", text(&output.stderr));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    assert_eq!((&facts["executed"], facts["failed"].as_array().map(Vec::len)), (&1.into(), Some(1)), "{facts}");
 }
 
 #[test]

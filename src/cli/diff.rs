@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,13 @@ pub fn run(store: &Store, one: &str, other: &str, json: bool, out: &mut dyn Writ
     let mut rows = Vec::new();
     for stage in stages {
         let sides: Vec<&Value> = results.iter().map(|run| &run["stages"][stage]).collect();
-        let identities: Vec<Value> = sides.iter().map(|side| identity(store, side)).collect();
+        let identities: Vec<Value> = sides.iter().map(|side| identity(store, side)).collect::<Result<_, _>>()?;
+        for what in ["kind", "version"] {
+            let (before, after) = (&identities[0][what], &identities[1][what]);
+            if before != after {
+                rows.push([what.to_owned(), stage.clone(), shown(Some(before)), shown(Some(after))]);
+            }
+        }
         for (what, key) in [("setting", "settings"), ("input", "inputs")] {
             differing(&identities[0][key], &identities[1][key], |name, before, after| {
                 rows.push([what.to_owned(), format!("{stage}.{name}"), shown(before), shown(after)]);
@@ -75,14 +81,17 @@ fn find(store: &Store, run: &str) -> Result<PathBuf, Failure> {
 }
 
 /// The canonical input of a stage's step, with the keys of upstream steps left out: they differ when anything does.
-fn identity(store: &Store, stage: &Value) -> Value {
-    let Some(artifact) = stage["artifact"].as_str() else { return Value::Null };
-    let record: Value = read_json(&Path::new(store.root()).join(artifact).join("step.json")).unwrap_or_default();
+fn identity(store: &Store, stage: &Value) -> Result<Value, Failure> {
+    // A stage that only the other run has.
+    let Some(artifact) = stage["artifact"].as_str() else { return Ok(Value::Null) };
+    let record: Value = read_json(&store.root().join(artifact).join("step.json")).map_err(|error| {
+        Failure::Usage(format!("the artifact of a run is gone: {error}\nhint: run its experiment again, then compare"))
+    })?;
     let mut identity = record["identity"].clone();
     if let Some(inputs) = identity.get_mut("inputs").and_then(Value::as_object_mut) {
         inputs.retain(|_, input| input.get("content").is_some());
     }
-    identity
+    Ok(identity)
 }
 
 fn differing(one: &Value, other: &Value, mut row: impl FnMut(&str, Option<&Value>, Option<&Value>)) {

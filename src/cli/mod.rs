@@ -1,6 +1,6 @@
 //! Commands: one file each. Data goes to stdout, all else to stderr.
 //!
-//! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file, 3 results differ from the published table.
+//! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file.
 
 mod check;
 mod devices;
@@ -17,8 +17,9 @@ mod status;
 mod table;
 mod upkeep;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -100,7 +101,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// List the artifacts in a store that none of these experiments reaches
+    /// List the artifacts in a store that none of these experiments reaches, in any of their profiles
     Gc {
         /// The experiments whose artifacts are kept
         #[arg(required = true)]
@@ -108,8 +109,9 @@ enum Command {
         /// Remove them
         #[arg(long)]
         delete: bool,
-        #[command(flatten)]
-        place: Place,
+        /// The store's folder; left out, the one that the experiments name
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
     },
     /// List the stage kinds, or the settings of one
     Stages {
@@ -182,21 +184,33 @@ impl Selected {
         if let Some(jobs) = self.jobs {
             sets.push(format!("run.jobs={jobs}"));
         }
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("SOCTOK_"))
-            .collect();
-        LoadOptions { sets, profile: self.profile.clone(), environment }
+        LoadOptions { sets, profile: self.profile.clone(), environment: environment() }
     }
 
     /// Loads the experiment; notes go to stderr.
     fn load(&self, kinds: &[Kind]) -> Result<Experiment, Failure> {
         let experiment = experiment::load(&self.file, &self.options(), kinds)?;
         for note in &experiment.notes {
-            eprintln!("{note}");
+            say(note);
         }
         Ok(experiment)
     }
+}
+
+/// The variables that may name settings.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("SOCTOK_"))
+        .collect()
+}
+
+/// The store at `root`, which must be there.
+fn existing(root: &Path) -> Result<Store, Failure> {
+    if root.join("steps").is_dir() {
+        return Ok(Store::open(root));
+    }
+    Err(Failure::Usage(format!("no store at `{}`\nhint: name it with `--store DIR`", root.display())))
 }
 
 /// Why a command did not do what was asked.
@@ -239,11 +253,11 @@ pub fn call(arguments: Arguments) -> u8 {
         // `soctok … | head`: the reader has what it wanted.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(failure @ Failure::Experiment(_)) => {
-            eprintln!("{failure}");
+            say(&failure);
             failure.code()
         }
         Err(failure) => {
-            eprintln!("error: {failure}");
+            say(&format!("error: {failure}"));
             failure.code()
         }
     }
@@ -268,12 +282,25 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Diff { first, second, place } => {
             diff::run(&Store::open(place.store), &first, &second, place.json, out)
         }
-        Command::Verify { place } => upkeep::verify(&Store::open(place.store), place.json, out),
-        Command::Gc { files, delete, place } => {
-            let options = LoadOptions::default();
-            let experiments: Vec<Experiment> =
-                files.iter().map(|file| experiment::load(file, &options, &kinds)).collect::<Result<_, _>>()?;
-            upkeep::collect(&Store::open(place.store), &experiments, &kinds, delete, out)
+        Command::Verify { place } => upkeep::verify(&existing(&place.store)?, place.json, out),
+        Command::Gc { files, delete, store } => {
+            let mut experiments = Vec::new();
+            for file in &files {
+                for profile in upkeep::profiles(file) {
+                    let options = LoadOptions { sets: Vec::new(), profile, environment: environment() };
+                    experiments.push(experiment::load(file, &options, &kinds)?);
+                }
+            }
+            let named: BTreeSet<&PathBuf> = experiments.iter().map(|experiment| &experiment.run.store).collect();
+            let root = match (store, named.first()) {
+                (Some(store), _) => store,
+                (None, Some(only)) if named.len() == 1 => (*only).clone(),
+                _ => {
+                    let text = "the experiments name several stores\nhint: say which with `--store DIR`";
+                    return Err(Failure::Usage(text.into()));
+                }
+            };
+            upkeep::collect(&existing(&root)?, &experiments, &kinds, delete, out)
         }
         Command::Results { experiment, format } => {
             let format = if experiment.json { Format::Json } else { format };
@@ -284,6 +311,11 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             table::run(&experiment.load(&kinds)?, &kinds, &names, format, out)
         }
     }
+}
+
+/// Writes a line to stderr. A terminal that was closed is no reason to stop.
+fn say(text: &dyn std::fmt::Display) {
+    writeln!(io::stderr(), "{text}").ok();
 }
 
 /// The store that the experiment names.

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Failure, store};
 use crate::experiment::Experiment;
 use crate::plan::explain::{self, Reason};
-use crate::plan::{self, Plan, Reading, Step, StepInput, inputs::Content};
+use crate::plan::{self, Plan, Reading, Step, StepInput, Work, inputs::Content};
 use crate::report::render::{Format, Grid};
-use crate::stages::Kind;
+use crate::stages::{Estimate, Kind};
 
 /// Inputs larger than this are not read for a plan when they are not remembered.
 pub const READ: u64 = 64 << 20;
@@ -129,6 +129,14 @@ fn not_applicable<'p>(plan: &'p Plan<'_>) -> BTreeMap<&'p str, usize> {
     found
 }
 
+/// What a stage says that it will need, as far as its settings tell.
+fn estimate(step: &Step<'_>) -> Option<Estimate> {
+    match &step.work {
+        Work::Stage { kind, node } => kind.estimate(&node.settings).ok(),
+        Work::Comparison { .. } => None,
+    }
+}
+
 fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, Vec<Reason>>) -> Value {
     let steps: Vec<Value> = plan
         .steps
@@ -159,6 +167,7 @@ fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, V
                 "state": state(step),
                 "points": step.points,
                 "because": because,
+                "estimate": estimate(step),
                 "inputs": inputs,
                 "identity": step.identity,
             })

@@ -63,20 +63,20 @@ impl<'a> Progress<'a> {
         };
         if let Some(line) = line {
             self.clear();
-            eprintln!("{line}");
+            super::say(&line);
         }
         if self.terminal && state.shown.is_none_or(|shown| shown.elapsed() > REFRESH) {
             state.shown = Some(now);
             self.clear();
-            eprint!("{}", self.status(&state));
-            std::io::stderr().flush().ok();
+            let mut stderr = std::io::stderr();
+            write!(stderr, "{}", self.status(&state)).and_then(|()| stderr.flush()).ok();
         }
     }
 
     /// Removes the status line.
     pub fn clear(&self) {
         if self.terminal {
-            eprint!("\r\x1b[2K");
+            write!(std::io::stderr(), "\r\x1b[2K").ok();
         }
     }
 

@@ -16,7 +16,7 @@ use crate::store::Store;
 /// Prints a row for each point.
 pub fn run(experiment: &Experiment, kinds: &[Kind], format: Format, out: &mut dyn Write) -> Result<(), Failure> {
     let store = store(experiment);
-    let plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
+    let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(u64::MAX))?;
     if format == Format::Json {
         writeln!(out, "{:#}", as_json(&plan, &store)?)?;
         return Ok(());

@@ -25,19 +25,19 @@ pub fn run(
     let store = store(experiment);
     let mut plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
     let only = selected(&plan, only)?;
-    plan::bring_models(experiment, &mut plan)?;
+    let wanted = execute::wanted(&plan, &only);
+    plan::bring_models(experiment, &mut plan, &wanted)?;
     store.create()?;
     store.save_signatures()?;
     plan.listings.iter().try_for_each(|(digest, files)| store.keep_listing(digest, files))?;
-    eprintln!("{}", sentence(experiment, &plan));
+    super::say(&sentence(experiment, &plan));
     let options = Options {
         jobs: experiment.run.jobs,
         device: experiment.run.device.clone(),
         cancelled: interrupt::flag(),
         only,
     };
-    let to_run = plan.steps.iter().filter(|step| step.is_needed).count();
-    let progress = Progress::new(&plan, to_run);
+    let progress = Progress::new(&plan, wanted.iter().filter(|wanted| **wanted).count());
     let outcome = execute::execute(&plan, &store, &options, &|event| progress.show(&event));
     progress.clear();
     let complete = runs::write(experiment, &plan, &store)?;
@@ -55,14 +55,14 @@ pub fn run(
     } else {
         table::write(experiment, &plan, &store, &[], Format::Text, out)?;
     }
-    eprintln!(
+    super::say(&format!(
         "{} steps run, {} found by their inputs, {} done elsewhere; {complete} runs under {} in {:.1} s",
         outcome.executed,
         outcome.cut_off,
         outcome.elsewhere,
         store.root().join("runs").display(),
         started.elapsed().as_secs_f64(),
-    );
+    ));
     if outcome.cancelled {
         return Err(Failure::Steps("stopped on request; the same command goes on".into()));
     }

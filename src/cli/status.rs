@@ -9,7 +9,7 @@ use super::{Failure, plan::sentence, store};
 use crate::experiment::Experiment;
 use crate::plan::{self, Plan, Reading};
 use crate::stages::Kind;
-use crate::store::upkeep::UnderWay;
+use crate::store::{Store, upkeep::UnderWay};
 
 /// Prints how many steps are done and what is under way on the experiment's store.
 pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Write) -> Result<(), Failure> {
@@ -56,8 +56,8 @@ pub fn logs(experiment: &Experiment, kinds: &[Kind], stage: &str, out: &mut dyn 
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for step in plan.steps.iter().filter(|step| step.stages.contains(&stage)) {
         let name = step.name();
-        let under_way = store.root().join("work").join(&name).join("outputs");
-        for folder in [store.artifact(&name), under_way] {
+        let under_way = Store::outputs_under_way(&store.root().join("work").join(&name));
+        for folder in std::iter::once(store.artifact(&name)).chain(under_way) {
             if let Ok(text) = std::fs::read_to_string(folder.join("log.txt")) {
                 found.insert(name.clone(), text);
                 break;

@@ -19,7 +19,7 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let store = store(experiment);
-    let plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
+    let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(u64::MAX))?;
     write(experiment, &plan, &store, names, format, out)
 }
 

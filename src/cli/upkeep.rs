@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -37,6 +38,13 @@ pub fn verify(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), Fail
     let text =
         "the store has damaged artifacts\nhint: remove their folders under `steps/`; `soctok run` makes them again";
     Err(Failure::Steps(text.into()))
+}
+
+/// The profiles of a file, and none: what `gc` keeps is what any of them reaches.
+pub fn profiles(file: &Path) -> Vec<Option<String>> {
+    let table = std::fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    let names = table.as_ref().and_then(|table| table.get("profiles")?.as_table());
+    std::iter::once(None).chain(names.into_iter().flat_map(toml::Table::keys).cloned().map(Some)).collect()
 }
 
 /// Lists (or with `delete` removes) the artifacts that none of the experiments reaches.

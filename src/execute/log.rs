@@ -62,11 +62,13 @@ impl Write for Tee {
             Some(file) => file.write_all(bytes),
             None => Ok(()),
         })?;
-        io::stderr().write_all(bytes)?;
+        // A terminal that was closed is no reason to stop.
+        io::stderr().write_all(bytes).ok();
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        io::stderr().flush().ok();
+        Ok(())
     }
 }

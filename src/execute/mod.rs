@@ -8,6 +8,7 @@ pub mod runs;
 mod step;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -136,7 +137,7 @@ fn upstream(inputs: &std::collections::BTreeMap<String, StepInput>) -> impl Iter
 }
 
 /// Which steps must run.
-fn wanted(plan: &Plan<'_>, only: &[usize]) -> Vec<bool> {
+pub fn wanted(plan: &Plan<'_>, only: &[usize]) -> Vec<bool> {
     if only.is_empty() {
         return plan.steps.iter().map(|step| step.is_needed).collect();
     }
@@ -192,7 +193,12 @@ fn work(
         guard.running += 1;
         let seen = guard.held.remove(&index).map(|(_, seen)| seen);
         drop(guard);
-        let attempt = step::attempt(plan, index, store, options, models, seen.as_ref(), report);
+        let body = || step::attempt(plan, index, store, options, models, seen.as_ref(), report);
+        let attempt = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            Err(StepError::Panic(text.to_owned()))
+        });
         guard = lock();
         guard.running -= 1;
         settle(&mut guard, index, &attempt, needed_by);

@@ -22,12 +22,12 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
                 continue;
             }
             std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
-            let text = resolved(experiment, planned.point);
+            let text = resolved(experiment, planned.point).map_err(|error| malformed(&folder, &error))?;
             store.write_atomically(&folder.join("experiment.toml"), text.as_bytes())?;
             let facts = facts.get_or_insert_with(|| provenance::run(Path::new(".")));
             write_json(&folder.join("provenance.json"), facts)?;
             let results = results(experiment, plan, planned, run, store)?;
-            let text = serde_json::to_string_pretty(&results).unwrap_or_default() + "\n";
+            let text = serde_json::to_string_pretty(&results).map_err(|error| malformed(&folder, &error))? + "\n";
             // Last: a run with results is complete.
             store.write_atomically(&folder.join("results.json"), text.as_bytes())?;
         }
@@ -44,7 +44,7 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
     if !compared.is_empty() {
         let folder = by_name(experiment, store);
         std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
-        let text = serde_json::to_string_pretty(&compared).unwrap_or_default() + "\n";
+        let text = serde_json::to_string_pretty(&compared).map_err(|error| malformed(&folder, &error))? + "\n";
         store.write_atomically(&folder.join("comparisons.json"), text.as_bytes())?;
     }
     Ok(complete)
@@ -59,7 +59,13 @@ pub fn by_name(experiment: &Experiment, store: &Store) -> PathBuf {
 pub fn label(point: &Point) -> String {
     let mut parts: Vec<String> = point.coordinates.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
     parts.extend(point.ablation.clone());
-    if parts.is_empty() { "base".into() } else { parts.join(",").replace('/', "_") }
+    let text = if parts.is_empty() { "base".into() } else { parts.join(",").replace('/', "_") };
+    // A file name has 255 bytes at most.
+    if text.len() <= 200 {
+        return text;
+    }
+    let kept = (0..=180).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}…{}", &text[..kept], &blake3::hash(text.as_bytes()).to_hex()[..12])
 }
 
 fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &Store) -> Result<(), StoreError> {
@@ -70,7 +76,7 @@ fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &
         return Ok(());
     }
     std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
-    let draft = store.root().join("work").join(format!("link-{}", std::process::id()));
+    let draft = store.root().join("work").join(format!("link-{}", crate::store::lease::unique()));
     std::os::unix::fs::symlink(&target, &draft).map_err(crate::store::io(&draft))?;
     std::fs::rename(&draft, &link).map_err(crate::store::io(&link))
 }
@@ -109,8 +115,12 @@ fn results(
     }))
 }
 
+fn malformed(folder: &Path, error: &dyn std::fmt::Display) -> StoreError {
+    crate::store::io(folder)(std::io::Error::other(error.to_string()))
+}
+
 /// The point as an experiment file of its own: every setting written out, no axes.
-fn resolved(experiment: &Experiment, point: &Point) -> String {
+fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser::Error> {
     let externals = |table: &BTreeMap<String, External>| -> Map<String, Value> {
         let entries = table.iter().map(|(name, external)| {
             let mut value = match &external.source {
@@ -139,8 +149,7 @@ fn resolved(experiment: &Experiment, point: &Point) -> String {
         "stages": stages,
     });
     // TOML has no null: a setting that is not set is left out.
-    let table = toml::Table::try_from(without_null(file)).unwrap_or_default();
-    toml::to_string(&table).unwrap_or_default()
+    toml::to_string(&toml::Table::try_from(without_null(file))?)
 }
 
 fn without_null(value: Value) -> Value {
@@ -148,7 +157,7 @@ fn without_null(value: Value) -> Value {
         Value::Object(map) => {
             map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_null(v))).collect()
         }
-        Value::Array(values) => values.into_iter().filter(|v| !v.is_null()).map(without_null).collect(),
+        Value::Array(values) => values.into_iter().map(without_null).collect(),
         other => other,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Attempt, Event, Options, StepError, artifact, log};
 use crate::comparisons;
-use crate::plan::inputs::Content;
+use crate::plan::inputs::{Content, content};
 use crate::plan::{Plan, Step, StepInput, Work, key};
 use crate::stages::{Context, Input, Inputs, ModelCache, StageError, Summary};
 use crate::store::lease::{Claim, Waiting};
@@ -46,7 +46,7 @@ pub(super) fn attempt(
     }
     report(Event::Started(index));
     let started = Instant::now();
-    let work = store.begin(&name)?;
+    let work = store.begin(&name, &lease)?;
     let summary = {
         let _log =
             log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
@@ -56,6 +56,7 @@ pub(super) fn attempt(
             tell(&work, &told, ProgressRecord { done, total, unit: unit.to_owned() });
         })?
     };
+    unchanged(plan, step, store)?;
     let seconds = started.elapsed().as_secs_f64();
     let record = StepRecord {
         kind: step.work.kind().to_owned(),
@@ -90,6 +91,29 @@ fn tell(work: &crate::store::Work, told: &Mutex<Instant>, progress: ProgressReco
         *told = Instant::now();
         work.tell(&progress).ok();
     }
+}
+
+/// Fails when the bytes of an external input are no longer those that the key speaks of: the step may have read others.
+fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), StepError> {
+    let Work::Stage { kind, .. } = &step.work else { return Ok(()) };
+    for (field, input) in &step.inputs {
+        let StepInput::External { reference, path, content: Content::Known(digest) } = input else { continue };
+        // A hub model is a commit: its identity is not that of bytes.
+        if !plan.listings.contains_key(digest) {
+            continue;
+        }
+        let accepts = kind.accepts(field).unwrap_or_default();
+        let now = content(path, &accepts, store.signatures(), u64::MAX);
+        let now = now.map_err(|error| StageError::new(format!("`{reference}`: {error}")))?.0;
+        if now != Content::Known(digest.clone()) {
+            return Err(StageError::hint(
+                format!("`{reference}` (`{}`) changed while the step read it", path.display()),
+                "run the same command again",
+            )
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// Folder and content digest of every input; an upstream step's digest is that of its outputs' bytes.
@@ -152,8 +176,8 @@ fn run(
         options.cancelled.clone(),
         progress,
     );
-    let body = std::panic::AssertUnwindSafe(|| match &step.work {
-        Work::Stage { kind, node } => kind.run(&node.settings, inputs, &context),
+    match &step.work {
+        Work::Stage { kind, node } => Ok(kind.run(&node.settings, inputs, &context)?),
         Work::Comparison { kind, spec, arms } => {
             let arms: Vec<_> = arms
                 .iter()
@@ -167,14 +191,6 @@ fn run(
             let text = serde_json::to_string_pretty(&rows).map_err(|error| StageError::new(error.to_string()))?;
             std::fs::write(&path, text + "\n").map_err(StageError::io(&path))?;
             Ok(Summary::from_iter([("rows".to_owned(), Value::from(rows.len()))]))
-        }
-    });
-    match std::panic::catch_unwind(body) {
-        Ok(result) => Ok(result?),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-            Err(StepError::Panic(text.to_owned()))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The plan: the steps that the points of an experiment need, each once, with their keys.
 //!
-//! Nothing runs here and nothing is written. Points share a node while nothing of it or above it differs, so a step is
+//! Nothing runs here, and nothing is written but `soctok.lock` when the commit of a hub model is asked for. Points share a node while nothing of it or above it differs, so a step is
 //! found by its node's address first and by its identity second: two stages of other names with the same settings and
 //! inputs are one step.
 
@@ -183,9 +183,10 @@ pub fn plan<'a>(
     Ok(Plan { steps, points, comparisons, listings })
 }
 
-/// Brings the files of pinned hub models that needed steps read and that the cache lacks.
-pub fn bring_models(experiment: &Experiment, plan: &mut Plan<'_>) -> Result<(), PlanError> {
-    let inputs = plan.steps.iter_mut().filter(|step| step.is_needed).flat_map(|step| step.inputs.values_mut());
+/// Brings the files of pinned hub models that the wanted steps read and that the cache lacks.
+pub fn bring_models(experiment: &Experiment, plan: &mut Plan<'_>, wanted: &[bool]) -> Result<(), PlanError> {
+    let inputs =
+        plan.steps.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted).flat_map(|(step, _)| step.inputs.values_mut());
     for input in inputs {
         let StepInput::External { reference, path, .. } = input else { continue };
         let model = reference.strip_prefix("model:").and_then(|name| experiment.models.get(name));
@@ -369,16 +370,15 @@ impl<'a> Planner<'a, '_> {
         let hub = Hub::from_env();
         let failed = |source| PlanError::Hub { reference: reference.to_owned(), source };
         let mut lock = Lock::load(Path::new(".")).map_err(failed)?;
-        let known = hub.known(repository, revision, &lock).map_err(failed)?;
+        let known = match self.reading {
+            Reading::Everything => hub.pin(repository, revision, &mut lock),
+            Reading::AtMost(_) => hub.known(repository, revision, &lock),
+        };
+        let known = known.map_err(failed)?;
         let digest = |identity: String| Content::Known(blake3::hash(identity.as_bytes()).to_hex().to_string());
         match (known.identity(repository), known) {
             (Some(identity), Known::Pinned { folder, .. }) => Ok((folder.unwrap_or_default(), digest(identity))),
-            _ if self.reading != Reading::Everything => Ok((PathBuf::new(), Content::Pending { files: 0, bytes: 0 })),
-            _ => {
-                let model = hub.resolve(repository, revision, &mut lock).map_err(failed)?;
-                let identity = digest(model.identity());
-                Ok((model.folder, identity))
-            }
+            _ => Ok((PathBuf::new(), Content::Pending { files: 0, bytes: 0 })),
         }
     }
 

@@ -22,6 +22,9 @@ pub enum TableError {
         "table `{table}`: the cell {cell} holds {count} different results\nhint: name {axes} in `rows`, `columns`, `over` or `where`"
     )]
     Ambiguous { table: String, cell: String, count: usize, axes: String },
+    /// A comparison has no rows by an axis that the table wants.
+    #[error("table `{table}`: the rows of `{comparison}` have no `{axis}`\nhint: they have {known}")]
+    NoAxis { table: String, comparison: String, axis: String, known: String },
     /// A step has no figure of that name.
     #[error("table `{table}`: `{stage}` has no figure `{figure}`\nhint: it has {known}")]
     NoFigure { table: String, stage: String, figure: String, known: String },
@@ -75,8 +78,13 @@ pub fn grid(
     figures: &mut Figures<'_>,
 ) -> Result<Grid, TableError> {
     let mut cells: BTreeMap<(Vec<usize>, Vec<usize>, usize), Vec<Entry>> = BTreeMap::new();
+    let mut grid = Grid { title: spec.name.clone(), labels: spec.rows.len(), ..Grid::default() };
     for (number, (stage, name)) in spec.value.iter().enumerate() {
-        for (coordinates, source, value) in readings(plan, spec, stage, name, figures)? {
+        let Some(found) = readings(plan, spec, stage, name, figures)? else {
+            grid.notes.push(format!("`{stage}` has not run"));
+            continue;
+        };
+        for (coordinates, source, value) in found {
             let places = |axes: &[String]| -> Option<Vec<usize>> {
                 axes.iter().map(|axis| place(experiment, axis, coordinates.get(axis)?)).collect()
             };
@@ -87,7 +95,7 @@ pub fn grid(
     }
     let rows: BTreeSet<&Vec<usize>> = cells.keys().map(|(row, _, _)| row).collect();
     let columns: BTreeSet<(&Vec<usize>, usize)> = cells.keys().map(|(_, column, number)| (column, *number)).collect();
-    let mut grid = Grid { title: spec.name.clone(), labels: spec.rows.len(), ..Grid::default() };
+    grid.notes.dedup();
     grid.header.clone_from(&spec.rows);
     for (column, number) in &columns {
         let mut parts = labels(experiment, &spec.columns, column);
@@ -105,7 +113,7 @@ pub fn grid(
                 Some(entries) => cell(spec, entries, &line)?,
                 None => String::new(),
             };
-            if let Some(published) = published(experiment, spec, row, column) {
+            if let Some(published) = published(experiment, spec, row, column).filter(|_| spec.value.len() == 1) {
                 text = format!("{text} [{}]", decimal(published.value));
                 if let Some(source) = &published.source {
                     cited.push(format!("[{}] {source}", decimal(published.value)));
@@ -125,13 +133,14 @@ pub fn grid(
 
 type Found = (BTreeMap<String, String>, String, Reading);
 
+/// The values of one figure with their places; `None` while a comparison has not run.
 fn readings(
     plan: &Plan<'_>,
     spec: &TableSpec,
     stage: &str,
     name: &str,
     figures: &mut Figures<'_>,
-) -> Result<Vec<Found>, TableError> {
+) -> Result<Option<Vec<Found>>, TableError> {
     let no_figure = |known: &Summary| TableError::NoFigure {
         table: spec.name.clone(),
         stage: stage.to_owned(),
@@ -142,16 +151,25 @@ fn readings(
     if let Some(&step) = plan.comparisons.get(stage) {
         let folder = figures.store.artifact(&plan.steps[step].name());
         if !figures.store.is_done(&plan.steps[step].name()) {
-            return Ok(found);
+            return Ok(None);
         }
         let rows: Vec<Row> = read_json(&folder.join("rows.json"))?;
         for (number, row) in rows.into_iter().enumerate() {
             let value = row.figures.get(name).cloned().ok_or_else(|| no_figure(&row.figures))?;
+            let mut wanted = spec.rows.iter().chain(&spec.columns);
+            if let Some(axis) = wanted.find(|axis| !row.coordinates.contains_key(*axis)) {
+                return Err(TableError::NoAxis {
+                    table: spec.name.clone(),
+                    comparison: stage.to_owned(),
+                    axis: axis.clone(),
+                    known: row.coordinates.keys().map(|axis| format!("`{axis}`")).collect::<Vec<_>>().join(", "),
+                });
+            }
             if holds(&spec.r#where, &row.coordinates) {
                 found.push((row.coordinates, number.to_string(), Reading::Figure(value)));
             }
         }
-        return Ok(found);
+        return Ok(Some(found));
     }
     for planned in &plan.points {
         let coordinates = coordinates(planned);
@@ -172,7 +190,7 @@ fn readings(
         };
         found.push((coordinates, source, value));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Axis → label of a point, with `ablation`.
@@ -235,10 +253,16 @@ fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<String, T
         })
         .collect();
     let Some(first) = values.first() else { return Ok("n/a".into()) };
-    let distinct: BTreeSet<&str> = entries.iter().map(|entry| entry.source.as_str()).collect();
-    let numbers: Option<Vec<f64>> = values.iter().map(|value| value.as_f64()).collect();
+    let lacking = entries.len() - values.iter().filter(|value| !value.is_null()).count();
+    if lacking > 0 {
+        return Ok(if entries.len() > 1 { format!("n/a ({lacking} of {})", entries.len()) } else { "n/a".into() });
+    }
+    // Runs that share a step are one result: counted twice they would make the deviation too small.
+    let distinct: BTreeMap<&str, &Value> =
+        entries.iter().map(|entry| entry.source.as_str()).zip(values.iter().copied()).collect();
+    let numbers: Option<Vec<f64>> = distinct.values().map(|value| value.as_f64()).collect();
     Ok(match numbers {
-        Some(numbers) if !spec.over.is_empty() && distinct.len() > 1 => {
+        Some(numbers) if !spec.over.is_empty() && numbers.len() > 1 => {
             let count = numbers.len() as f64;
             let mean = numbers.iter().sum::<f64>() / count;
             let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (count - 1.0);
@@ -257,7 +281,12 @@ fn published<'s>(
 ) -> Option<&'s Published> {
     let axes = spec.rows.iter().chain(&spec.columns).cloned();
     let names = labels(experiment, &spec.rows, row).into_iter().chain(labels(experiment, &spec.columns, column));
-    let coordinates: BTreeMap<String, String> = axes.zip(names).collect();
+    let mut coordinates: BTreeMap<String, String> = axes.zip(names).collect();
+    for (axis, labels) in &spec.r#where {
+        if let [only] = labels.as_slice() {
+            coordinates.insert(axis.clone(), only.clone());
+        }
+    }
     spec.published.values().find(|published| {
         published.r#where.iter().all(|(axis, labels)| coordinates.get(axis).is_some_and(|label| labels.contains(label)))
     })

@@ -54,7 +54,8 @@ impl<'a> Checkpoints<'a> {
         if old.as_ref().is_some_and(|(known, _)| *known == step) {
             return Ok(());
         }
-        let (part, whole) = (scratch.join("checkpoint.part"), scratch.join(format!("checkpoint-{step}")));
+        let (part, whole) =
+            (scratch.join(format!("part-{}", std::process::id())), scratch.join(format!("checkpoint-{step}")));
         if part.exists() {
             std::fs::remove_dir_all(&part).map_err(StageError::io(&part))?;
         }

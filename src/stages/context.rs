@@ -69,11 +69,6 @@ impl ModelCache {
         models.insert(key.to_owned(), model.clone());
         Ok(model)
     }
-
-    /// Drops every model.
-    pub fn clear(&self) {
-        self.models.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
-    }
 }
 
 /// Where progress of a step goes: (done, total, unit).

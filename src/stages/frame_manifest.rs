@@ -32,11 +32,12 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// As links to the files given: needs no space, but the files must stay.
-    #[default]
-    Link,
     /// As copies.
+    #[default]
     Copy,
+    /// As links to the files given: needs no space, but the files must stay where and as they are. The step is the same
+    /// for equal bytes elsewhere, so a link made for another place may serve it.
+    Link,
 }
 
 /// Settings of `frame_manifest`.

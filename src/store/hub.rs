@@ -175,6 +175,18 @@ impl Hub {
         Ok(HubModel { repository: repository.into(), commit, files, folder })
     }
 
+    /// Like [`Hub::known`], but asks the server when neither tells, and pins the answer in `lock`. Brings no files.
+    pub fn pin(&self, repository: &str, revision: Option<&str>, lock: &mut Lock) -> Result<Known, HubError> {
+        let known = self.known(repository, revision, lock)?;
+        if known != Known::Unresolved {
+            return Ok(known);
+        }
+        let asked = checked(repository, revision)?;
+        let (commit, files) = self.ask(repository, asked)?;
+        lock.pin(Locked { repository: repository.into(), revision: asked.into(), commit, files })?;
+        self.known(repository, revision, lock)
+    }
+
     /// What lock and cache tell, for plans: sends nothing and writes nothing.
     pub fn known(&self, repository: &str, revision: Option<&str>, lock: &Lock) -> Result<Known, HubError> {
         let revision = checked(repository, revision)?;

@@ -4,7 +4,8 @@
 //! its owner. The owner's heartbeat renews the file's time. A lease is dead when its owner is a process of this host
 //! that is gone, or when its time has stood still for [`DEAD_AFTER`] as seen by the waiting process's own clock: clocks
 //! of two hosts are never compared. A dead lease is renamed away and the step taken; an owner that finds another name in
-//! its lease has lost it and commits nothing.
+//! its lease has lost it and commits nothing. Each owner writes into an outputs folder of its own, so that one that wakes
+//! up late cannot touch what its successor writes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -51,11 +52,23 @@ pub fn host() -> String {
         .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
-/// `host pid start number`: the start time tells a process from a later one of the same number.
+/// Where process numbers mean the same: host, boot and process namespace (containers of one host may share its name).
+fn place() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{}/{}/{}", host(), boot.trim(), namespace.display())
+}
+
+/// `place pid start number`: the start time tells a process from a later one of the same number.
 fn me() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("{} {} {} {number}", host(), std::process::id(), started(std::process::id()).unwrap_or(0))
+    format!("{} {} {} {number}", place(), std::process::id(), started(std::process::id()).unwrap_or(0))
+}
+
+/// A name that no other process on any host uses: for drafts that are renamed into their place.
+pub fn unique() -> String {
+    blake3::hash(me().as_bytes()).to_hex()[..16].to_owned()
 }
 
 /// Start time of a process of this host in clock ticks since boot; `None` when there is no such process.
@@ -65,11 +78,13 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 /// True when the owner was a process of this host and is gone.
-fn is_gone(owner: &str) -> bool {
+pub(super) fn is_gone(owner: &str) -> bool {
     let parts: Vec<&str> = owner.split(' ').collect();
-    let [owner_host, pid, start, ..] = parts[..] else { return false };
+    let [owner_place, pid, start, ..] = parts[..] else { return false };
     let (Ok(pid), Ok(start)) = (pid.parse(), start.parse::<u64>()) else { return false };
-    owner_host == host() && started(pid) != Some(start)
+    // Where the system tells no start times nobody can be seen to be gone.
+    let can_tell = started(std::process::id()).is_some();
+    can_tell && owner_place == place() && started(pid) != Some(start)
 }
 
 impl Store {
@@ -93,14 +108,14 @@ impl Store {
         let unchanged = before.filter(|before| before.owner == seen.owner && before.renewed == seen.renewed);
         if is_gone(&seen.owner) || unchanged.is_some_and(|before| before.since.elapsed() > DEAD_AFTER) {
             // Renaming decides between two that see the same dead lease: one of them finds nothing to rename.
-            let grave = path.with_extension(format!("dead-{}", owner.replace(' ', "-")));
+            let grave = path.with_extension(format!("dead-{}", unique()));
             if std::fs::rename(&path, &grave).is_ok() {
-                if std::fs::read_to_string(&grave).unwrap_or_default() == seen.owner {
-                    std::fs::remove_file(&grave).map_err(io(&grave))?;
-                } else {
-                    // A living lease, taken between the look and the rename: put it back.
-                    std::fs::rename(&grave, &path).map_err(io(&path))?;
+                if std::fs::read_to_string(&grave).unwrap_or_default() != seen.owner {
+                    // A living lease, taken between the look and the rename: put it back, unless a third process has
+                    // taken the step meanwhile; then its owner finds out at its next heartbeat.
+                    std::fs::hard_link(&grave, &path).ok();
                 }
+                std::fs::remove_file(&grave).map_err(io(&grave))?;
             }
         }
         Ok(Claim::Busy(unchanged.cloned().unwrap_or(seen)))
@@ -110,18 +125,23 @@ impl Store {
 impl Lease {
     fn held(path: PathBuf, owner: String) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (heartbeat_path, heartbeat_stop) = (path.clone(), stop.clone());
+        let (heartbeat_path, heartbeat_owner, heartbeat_stop) = (path.clone(), owner.clone(), stop.clone());
         let heartbeat = std::thread::spawn(move || {
             let mut last = Instant::now();
             while !heartbeat_stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(HEARTBEAT);
                 if last.elapsed() >= HEARTBEAT && !heartbeat_stop.load(Ordering::Relaxed) {
-                    renew(&heartbeat_path);
+                    renew(&heartbeat_path, &heartbeat_owner);
                     last = Instant::now();
                 }
             }
         });
         Self { path, owner, stop, heartbeat: heartbeat.thread().clone() }
+    }
+
+    /// What tells this owner's outputs from another's.
+    pub fn token(&self) -> String {
+        blake3::hash(self.owner.as_bytes()).to_hex()[..16].to_owned()
     }
 
     /// Is it still ours?
@@ -131,7 +151,10 @@ impl Lease {
 }
 
 /// A failure here shows as a lease that stands still: others then take the step, and `is_held` says so at commit.
-fn renew(path: &Path) {
+fn renew(path: &Path, owner: &str) {
+    if !std::fs::read_to_string(path).is_ok_and(|found| found == owner) {
+        return;
+    }
     if let Ok(file) = std::fs::File::options().write(true).open(path) {
         file.set_modified(SystemTime::now()).ok();
     }
@@ -172,7 +195,7 @@ mod tests {
     fn the_lease_of_a_dead_process_is_taken_over() {
         let (folder, store) = store();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
-        let owner = format!("{} {} {} 0", host(), child.id(), started(child.id()).expect("it lives"));
+        let owner = format!("{} {} {} 0", place(), child.id(), started(child.id()).expect("it lives"));
         let path = folder.path().join("work/a-1.lease");
         std::fs::write(&path, &owner).expect("writes");
         let Claim::Busy(seen) = store.claim("a-1", None).expect("asks") else { panic!("its owner lives") };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! steps/<kind>-<key>/   artifact: outputs, summary.json, metrics.jsonl, log.txt, step.json
-//! work/<kind>-<key>/    a step under way: outputs/, scratch/ (checkpoints); survives a kill; its lease beside it
+//! work/<kind>-<key>/    a step under way: outputs-<owner>/, scratch/ (checkpoints); survives a kill; its lease beside it
 //! inputs/<digest>       the files of an external input that was read, with their digests
 //! outputs/<key>         the second index: (kind, settings, digests of upstream outputs) → name of an artifact
 //! runs/<run hash>/      experiment.toml, results.json, provenance.json
@@ -124,6 +124,9 @@ pub struct Cost {
     pub device: String,
 }
 
+/// The beginning of the names of outputs folders under way.
+const OUTPUTS: &str = "outputs-";
+
 /// Files whose bytes are not part of what a step computes: times and messages.
 const NOT_OUTPUTS: [&str; 3] = ["step.json", "log.txt", "metrics.jsonl"];
 
@@ -188,7 +191,7 @@ impl Store {
             Err(_) => target.to_owned(),
         };
         let link = self.artifact(name);
-        let draft = self.root.join("work").join(format!("{name}.alias-{}", std::process::id()));
+        let draft = self.root.join("work").join(format!("{name}.alias-{}", lease::unique()));
         std::os::unix::fs::symlink(&target, &draft).map_err(io(&draft))?;
         std::fs::rename(&draft, &link).map_err(io(&link))
     }
@@ -222,24 +225,28 @@ impl Store {
 
     /// Writes a file so that a reader sees the old or the new content, never a part.
     pub fn write_atomically(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        static DRAFTS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let draft = self.root.join("work").join(format!("draft-{}-{number}", std::process::id()));
+        let draft = self.root.join("work").join(format!("draft-{}", lease::unique()));
         std::fs::write(&draft, bytes).map_err(io(&draft))?;
         std::fs::rename(&draft, path).map_err(io(path))
     }
 
-    /// Begins a step: empties its outputs, keeps its checkpoints. The lease must be held.
-    pub fn begin(&self, name: &str) -> Result<Work, StoreError> {
+    /// Begins a step: an empty folder for this owner's outputs; those of owners before it go, checkpoints stay.
+    pub fn begin(&self, name: &str, lease: &lease::Lease) -> Result<Work, StoreError> {
         let folder = self.root.join("work").join(name);
-        let (outputs, scratch) = (folder.join("outputs"), folder.join("scratch"));
-        if outputs.exists() {
-            std::fs::remove_dir_all(&outputs).map_err(io(&outputs))?;
+        let (outputs, scratch) = (folder.join(format!("{OUTPUTS}{}", lease.token())), folder.join("scratch"));
+        for old in Self::outputs_under_way(&folder) {
+            std::fs::remove_dir_all(&old).map_err(io(&old))?;
         }
         for path in [&outputs, &scratch] {
             std::fs::create_dir_all(path).map_err(io(path))?;
         }
         Ok(Work { folder, outputs, scratch })
+    }
+
+    /// The outputs folders in a step's work folder: one for each owner that has not finished.
+    pub fn outputs_under_way(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(OUTPUTS)).map(|e| e.path()).collect()
     }
 
     /// Makes the step done: digests and syncs the outputs, writes `summary.json` and `step.json`, renames.

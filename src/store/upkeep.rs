@@ -107,7 +107,7 @@ impl Store {
         if self.alias_of(name).is_some() {
             return std::fs::remove_file(&folder).map_err(io(&folder));
         }
-        let aside = self.root().join("work").join(format!("{name}.removed-{}", std::process::id()));
+        let aside = self.root().join("work").join(format!("{name}.removed-{}", super::lease::unique()));
         std::fs::rename(&folder, &aside).map_err(io(&folder))?;
         std::fs::remove_dir_all(&aside).map_err(io(&aside))
     }
@@ -123,10 +123,13 @@ impl Store {
             let (Ok(owner), Ok(metadata)) = (std::fs::read_to_string(&path), std::fs::metadata(&path)) else {
                 continue;
             };
+            if super::lease::is_gone(&owner) {
+                continue;
+            }
             let silent = metadata.modified().ok().and_then(|time| time.elapsed().ok());
             found.push(UnderWay {
                 name: name.to_owned(),
-                owner: owner.split(' ').take(2).collect::<Vec<_>>().join(", process "),
+                owner: described(&owner),
                 silent: silent.map_or(0.0, |time| time.as_secs_f64()),
                 progress: read_json(&work.join(name).join("progress.json")).ok(),
             });
@@ -140,6 +143,13 @@ impl super::Work {
     pub fn tell(&self, progress: &ProgressRecord) -> Result<(), StoreError> {
         write_json(&self.folder.join("progress.json"), progress)
     }
+}
+
+/// `host, process 12`
+fn described(owner: &str) -> String {
+    let mut parts = owner.split(' ');
+    let host = parts.next().and_then(|place| place.split('/').next()).unwrap_or_default();
+    format!("{host}, process {}", parts.next().unwrap_or_default())
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
@@ -166,7 +176,7 @@ mod tests {
         let store = Store::open(folder.path());
         store.create().expect("creates");
         let Claim::Taken(lease) = store.claim("note-1", None).expect("asks") else { panic!("free") };
-        let work = store.begin("note-1").expect("begins");
+        let work = store.begin("note-1", &lease).expect("begins");
         std::fs::write(work.outputs().join("note.txt"), "text").expect("writes");
         work.tell(&ProgressRecord { done: 1, total: 2, unit: "step".into() }).expect("writes");
         let under_way = store.under_way().expect("reads");
