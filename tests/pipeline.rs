@@ -202,6 +202,7 @@ fn runs(folder: &Folder, file: &str) -> (BTreeMap<String, Run>, usize) {
 fn close(what: &str, ours: &[f32], expected: &[f32], tolerance: f64) {
     assert_eq!(ours.len(), expected.len(), "{what}: number of values");
     let size = expected.iter().fold(1.0f64, |size, value| size.max(f64::from(value.abs())));
+    assert!(ours.iter().all(|value| value.is_finite()), "{what}: a value is not finite");
     let off = ours.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     println!("{what}: off by {off:.2e}, largest value {size:.3}");
     assert!(off <= tolerance * size, "{what}: off by {off:.2e}, allowed {:.2e}", tolerance * size);

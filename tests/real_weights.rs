@@ -32,6 +32,7 @@ fn fixture(path: &str) -> PathBuf {
 
 fn largest_difference(ours: &[f32], reference: &[f32]) -> f32 {
     assert_eq!(ours.len(), reference.len());
+    assert!(ours.iter().chain(reference).all(|value| value.is_finite()), "a value is not finite");
     ours.iter().zip(reference).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
 }
 

@@ -30,8 +30,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
             clips.len() - 1
         });
         let clip = &mut clips[place];
-        clip.split = clip.split.take().or_else(|| cell(split));
-        clip.group = clip.group.take().or_else(|| cell(group));
+        for (known, found, name) in [(&mut clip.split, cell(split), "split"), (&mut clip.group, cell(group), "group")] {
+            if let (Some(known), Some(found)) = (known.as_ref(), &found)
+                && known != found
+            {
+                return Err(bad(format!("clip `{clip_id}` has the {name} `{found}` here and `{known}` above")));
+            }
+            *known = known.take().or(found);
+        }
         let index = match cell(number) {
             None => clip.utterances.len(),
             Some(text) => match text.parse::<usize>() {
@@ -85,6 +91,15 @@ mod tests {
         assert_eq!(first[1].utterances[0].words[0].pos, None);
         let error = load(&path, &Selection { caption_index: Some(2), ..Selection::default() }).unwrap_err();
         assert!(error.to_string().contains("clip `b` has no caption number 2"), "{error}");
+    }
+
+    #[test]
+    fn captions_of_one_clip_are_in_one_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        std::fs::write(&path, "clip_id,caption,split\na,a dog,train\na,a cat,\na,a hen,test\n").unwrap();
+        let error = load(&path, &Selection::default()).unwrap_err().to_string();
+        assert!(error.contains("line 4") && error.contains("`test` here and `train` above"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the stages that feed the language model have in common: the model, the trained projector, the clips' vectors.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::injection::{Bank, Batch, Prepared};
 use super::packs::{Local, Packs, read_json};
 use super::prompt::{EmbeddingScale, Inject};
-use super::samples::{Encode, Encoded};
+use super::samples::{Encode, Encoded, Sequence};
 use super::transcripts::{Clip, Selection};
 use crate::models::device;
 use crate::models::gemma::Gemma;
@@ -81,6 +82,12 @@ pub struct Description {
     pub inject: Inject,
     /// All settings of the training.
     pub settings: serde_json::Value,
+    /// Digest of the language model that it was trained through.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// The clips that it was trained on.
+    #[serde(default)]
+    pub trained_on: Vec<String>,
 }
 
 /// A projector ready for evaluation.
@@ -126,6 +133,53 @@ impl Trained {
         }
         Ok(bank)
     }
+
+    /// Fails unless it was trained through this language model, the input `language`; of a given projector without a
+    /// record only the width must fit.
+    pub fn check_language(&self, language: &LanguageModel, inputs: &Inputs) -> Result<()> {
+        self.fits(language.gemma.config().hidden, &inputs.get("language")?.digest)
+    }
+
+    fn fits(&self, hidden: usize, digest: &str) -> Result<()> {
+        let output = self.projector.config().output;
+        let hint = "set `language` to the one it was trained through";
+        if output != hidden {
+            return Err(StageError::hint(
+                format!("the projector gives vectors of {output} values, but the language model reads {hidden}"),
+                hint,
+            ));
+        }
+        match self.description.as_ref().and_then(|description| description.language.as_ref()) {
+            Some(trained) if trained != digest => Err(StageError::hint(
+                "the projector was trained through another language model than the one of `language`",
+                hint,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many of these clips it was trained on; `None` for a given projector that does not tell.
+    pub fn seen(&self, clips: &[Clip]) -> Option<usize> {
+        let trained_on = &self.description.as_ref()?.trained_on;
+        let known: HashSet<&str> = trained_on.iter().map(String::as_str).collect();
+        (!known.is_empty()).then(|| clips.iter().filter(|clip| known.contains(clip.clip_id.as_str())).count())
+    }
+
+    /// [`Trained::seen`], which must be 0 in a split other than the one of the training; `all` may hold anything.
+    pub fn check_seen(&self, clips: &[Clip], split: &str) -> Result<Option<usize>> {
+        let seen = self.seen(clips);
+        let trained = self.description.as_ref().and_then(|description| description.settings["split"].as_str());
+        match (seen, trained) {
+            (Some(count), Some(trained)) if count > 0 && split != trained && split != "all" => Err(StageError::hint(
+                format!(
+                    "the projector was trained on {count} of the {} clips of split `{split}`, as split `{trained}`",
+                    clips.len()
+                ),
+                "give `splits` as the projector has it, or evaluate the split that it was trained on",
+            )),
+            _ => Ok(seen),
+        }
+    }
 }
 
 /// The one projector file of a folder, or the file itself.
@@ -149,9 +203,9 @@ fn weights_file(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The packs of the field `packs`, if `inject` can be made of them.
-pub fn packs(inputs: &Inputs, inject: Inject) -> Result<Packs> {
-    let packs = Packs::load(&inputs.get("packs")?.path)?;
+/// The packs of the field `packs`, if `inject` can be made of them, with the local tokens of these clips' text only.
+pub fn packs(inputs: &Inputs, inject: Inject, clips: &[Clip]) -> Result<Packs> {
+    let mut packs = Packs::load(&inputs.get("packs")?.path)?;
     if inject.local() && !packs.parts_of_speech {
         return Err(StageError::hint(
             "local tokens need to know nouns and verbs, and no word of the text has a part of speech",
@@ -159,7 +213,27 @@ pub fn packs(inputs: &Inputs, inject: Inject) -> Result<Packs> {
              one universal part of speech per word (`DET NOUN VERB`)",
         ));
     }
+    if inject.local() && packs.locals.shape[0] == 0 {
+        return Err(StageError::hint(
+            format!("`inject` is {inject:?} and no word of the packs has a local token").to_lowercase(),
+            "compare `pos_set` of the `scene_packs` stage with the parts of speech in the text's `pos`: they must be written \
+             alike (universal ones: `NOUN`, `VERB`)",
+        ));
+    }
+    packs.narrow(clips)?;
     Ok(packs)
+}
+
+/// Fails when samples that should hold social tokens hold none.
+pub fn check_social(inject: Inject, sequences: &[Sequence]) -> Result<()> {
+    let social = |sequence: &Sequence| sequence.slots.iter().any(|slot| slot.id().is_none());
+    if inject == Inject::None || sequences.iter().any(social) {
+        return Ok(());
+    }
+    Err(StageError::hint(
+        format!("`inject` is {inject:?} and none of {} samples has a social token", sequences.len()).to_lowercase(),
+        "the words of this split may lack parts of speech of `pos_set`: give `pos` for them, or set `inject = \"global\"`",
+    ))
 }
 
 /// The packs' row of each clip.
@@ -247,9 +321,23 @@ mod tests {
         let projector = Projector::init(&config, 1.0, &streams, &Device::default());
         let mut trained = Trained { projector, description: None, constants: None };
         assert!(chosen_inject(None, Some(&trained)).unwrap_err().to_string().contains("set `inject`"));
-        let settings = serde_json::Value::Null;
-        trained.description =
-            Some(Description { shape: config, source: Source::Features, inject: Inject::Full, settings });
+        assert!(trained.fits(3, "any").is_ok() && trained.seen(&[]).is_none());
+        assert!(trained.fits(4, "any").unwrap_err().to_string().contains("gives vectors of 3 values"));
+        trained.description = Some(Description {
+            shape: config,
+            source: Source::Features,
+            inject: Inject::Full,
+            settings: serde_json::json!({"split": "train"}),
+            language: Some("one".into()),
+            trained_on: vec!["a".into()],
+        });
         assert_eq!(chosen_inject(None, Some(&trained)).unwrap(), Inject::Full);
+        assert!(trained.fits(3, "one").is_ok());
+        assert!(trained.fits(3, "other").unwrap_err().to_string().contains("another language model"));
+        let clips = ["a", "b"].map(|name| Clip { clip_id: name.into(), ..Clip::default() });
+        assert_eq!(trained.check_seen(&clips, "train").unwrap(), Some(1));
+        assert_eq!(trained.check_seen(&clips, "all").unwrap(), Some(1));
+        assert_eq!(trained.check_seen(&clips[1..], "test").unwrap(), Some(0));
+        assert!(trained.check_seen(&clips, "test").unwrap_err().to_string().contains("1 of the 2 clips"));
     }
 }

@@ -1,12 +1,13 @@
 //! Scene packs: per clip the vector of its global token and those of its local tokens, before projection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, broken};
+use super::transcripts::Clip;
 use crate::npy::{self, Array};
 use crate::stages::{Result, StageError};
 
@@ -96,6 +97,16 @@ impl Packs {
                 "make the packs from the same text as the stage that reads them",
             )
         })
+    }
+
+    /// Leaves out the local tokens of captions or turns that these clips were loaded without; rows keep their numbers.
+    pub fn narrow(&mut self, clips: &[Clip]) -> Result<()> {
+        for clip in clips {
+            let place = self.place(&clip.clip_id)?;
+            let kept: HashSet<usize> = clip.utterances.iter().map(|utterance| utterance.index).collect();
+            self.clips[place].locals.retain(|local| kept.contains(&local.utterance));
+        }
+        Ok(())
     }
 
     /// Writes `clips.csv`, `global.npy`, `locals.csv`, `locals.npy` and `packs.json`.
@@ -196,6 +207,20 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn captions_that_are_not_loaded_leave_and_rows_stay() {
+        use crate::social::transcripts::Utterance;
+        let locals = [0, 1, 1].into_iter().enumerate();
+        let locals = locals.map(|(row, utterance)| Local { utterance, word: 0, frames: vec![0], row }).collect();
+        let clip = PackedClip { clip_id: "a".into(), split: None, group: None, locals };
+        let array = |rows: usize| Array::new([rows, 1], vec![0.0; rows]);
+        let mut packs = Packs::new(vec![clip], array(1), array(3), GlobalMode::ClipMean, true);
+        let second = Utterance { index: 1, ..Utterance::default() };
+        packs.narrow(&[Clip { clip_id: "a".into(), utterances: vec![second], ..Clip::default() }]).unwrap();
+        assert_eq!(packs.clips[0].locals.iter().map(|local| local.row).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(packs.locals.shape, [3, 1]);
+    }
 
     #[test]
     fn packs_come_back_as_they_were() {

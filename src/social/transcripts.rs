@@ -251,23 +251,52 @@ pub(super) fn settle(utterance: &mut Utterance) -> std::result::Result<(), Strin
         utterance.words = words.map(|word| Word { text: word.to_owned(), ..Word::default() }).collect();
     }
     utterance.words.retain(|word| !word.text.trim().is_empty());
-    let (mut byte, mut character) = (0, 0);
     for word in &mut utterance.words {
         word.text = word.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let rest = &utterance.text[byte..];
-        let Some(found) = rest.find(&word.text) else {
-            return Err(format!("word `{}` does not stand in the rest of the text, `{rest}`", word.text));
-        };
-        let start = character + rest[..found].chars().count();
-        character = start + word.text.chars().count();
-        byte += found + word.text.len();
-        word.span = (start, character);
+    }
+    let spans =
+        place(&utterance.text, &utterance.words, true).or_else(|_| place(&utterance.text, &utterance.words, false))?;
+    for (word, span) in utterance.words.iter_mut().zip(spans) {
+        word.span = span;
         let backwards = matches!((word.start, word.end), (Some(start), Some(end)) if end < start);
         if backwards || [word.start, word.end].into_iter().flatten().any(|time| !time.is_finite()) {
             return Err(format!("word `{}` has times that make no interval", word.text));
         }
     }
     Ok(())
+}
+
+/// Characters of each word in `text`, in order. With `whole` a word is looked for where it does not begin or end inside
+/// another (what words before and after it cover is no other), and only without such a place anywhere in the rest.
+fn place(text: &str, words: &[Word], whole: bool) -> std::result::Result<Vec<(usize, usize)>, String> {
+    let (mut byte, mut character) = (0, 0);
+    let mut spans = Vec::with_capacity(words.len());
+    let inside = |left: Option<char>, right: Option<char>| {
+        left.is_some_and(char::is_alphanumeric) && right.is_some_and(char::is_alphanumeric)
+    };
+    for (number, word) in words.iter().enumerate() {
+        let rest = &text[byte..];
+        let fits = |&(start, found): &(usize, &str)| {
+            let (before, after) = (&rest[..start], &rest[start + found.len()..]);
+            let continues = words.get(number + 1).is_some_and(|next| after.starts_with(&next.text));
+            !inside(before.chars().next_back(), found.chars().next())
+                && (continues || !inside(found.chars().next_back(), after.chars().next()))
+        };
+        let first = || rest.find(&word.text);
+        let found = if whole {
+            rest.match_indices(&word.text).find(fits).map(|(start, _)| start).or_else(first)
+        } else {
+            first()
+        };
+        let Some(found) = found else {
+            return Err(format!("word `{}` does not stand in the rest of the text, `{rest}`", word.text));
+        };
+        let start = character + rest[..found].chars().count();
+        character = start + word.text.chars().count();
+        byte += found + word.text.len();
+        spans.push((start, character));
+    }
+    Ok(spans)
 }
 
 fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {
@@ -279,7 +308,27 @@ fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {
     for row in reader.records() {
         let row = row.map_err(|error| broken(&file, &error))?;
         let group = group.and_then(|column| row.get(column)).filter(|group| !group.is_empty()).map(str::to_owned);
-        known.insert(row[id].to_owned(), (row[split].to_owned(), group));
+        let (clip, split) = (row[id].to_owned(), row[split].to_owned());
+        if let Some((other, _)) = known.get(&clip).filter(|(other, _)| *other != split) {
+            return Err(StageError::hint(
+                format!("`{}` has clip `{clip}` in two splits, `{other}` and `{split}`", file.display()),
+                "leave one line per clip",
+            ));
+        }
+        known.insert(clip, (split, group));
+    }
+    let unnamed: Vec<&str> =
+        clips.iter().map(|clip| clip.clip_id.as_str()).filter(|clip| !known.contains_key(*clip)).collect();
+    if let Some(first) = unnamed.first() {
+        return Err(StageError::hint(
+            format!(
+                "`{}` names no split for {} of {} clips, the first is `{first}`",
+                file.display(),
+                unnamed.len(),
+                clips.len()
+            ),
+            "give each clip of the text a line; a split that no stage uses (`none`) leaves a clip out",
+        ));
     }
     for clip in clips {
         let given = known.get(&clip.clip_id);
@@ -327,6 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn whole_words_come_before_parts_of_others() {
+        let spans = |text: &str, words: &[&str]| {
+            let words = words.iter().map(|word| Word { text: (*word).into(), ..Word::default() }).collect();
+            let mut utterance = Utterance { text: text.into(), words, ..Utterance::default() };
+            settle(&mut utterance).unwrap();
+            utterance.words.iter().map(|word| word.span).collect::<Vec<_>>()
+        };
+        assert_eq!(spans("this island is a hat", &["is", "a", "hat"]), [(12, 14), (15, 16), (17, 20)]);
+        // Pieces of one word touch, a lemma falls back to where it begins, and so does a text whose words do not add up.
+        assert_eq!(spans("he cannot, I can", &["can", "not", "can"]), [(3, 6), (6, 9), (13, 16)]);
+        assert_eq!(spans("she walks", &["she", "walk"]), [(0, 3), (4, 8)]);
+        assert_eq!(spans("walks the walk", &["walk", "the"]), [(0, 4), (6, 9)]);
+    }
+
+    #[test]
     fn a_word_outside_the_text_is_an_error() {
         let (_folder, path) =
             written("t.jsonl", r#"{"clip_id":"a","utterances":[{"text":"he is","words":[{"text":"was"}]}]}"#);
@@ -345,6 +409,14 @@ mod tests {
         let clips = load(&path, &selection).unwrap();
         assert_eq!(clips.iter().map(|clip| clip.clip_id.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(clips[0].cluster(), "b");
+        let table = |text: &str| std::fs::write(folder.path().join("clips.csv"), text).unwrap();
+        table("clip_id,split\na,train\n");
+        let message = load(&path, &selection).unwrap_err().to_string();
+        assert!(message.contains("no split for 1 of 2 clips") && message.contains("`b`"), "{message}");
+        table("clip_id,split\na,train\nb,test\na,test\n");
+        let message = load(&path, &selection).unwrap_err().to_string();
+        assert!(message.contains("clip `a` in two splits, `train` and `test`"), "{message}");
+        table("clip_id,split\na,train\nb,test\nb,test\n");
         selection.split = Some("val".into());
         let message = load(&path, &selection).unwrap_err().to_string();
         assert!(message.contains("`test` (1), `train` (1)") && message.contains("hint:"), "{message}");

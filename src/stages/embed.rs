@@ -123,7 +123,7 @@ impl Config {
 
 impl Stage for Embed {
     const KIND: &'static str = "embed";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Pools the language model's hidden states of each clip, every pool of every layer at once";
     const GIVES: &'static [&'static str] = &["embeddings"];
@@ -159,10 +159,14 @@ impl Stage for Embed {
         let inject = material::chosen_inject(config.inject, trained.as_ref())?;
         let (trained, packs) = match inject {
             Inject::None => (None, None),
-            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject)?)),
+            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject, &clips)?)),
         };
+        if let Some(trained) = &trained {
+            trained.check_language(&language, inputs)?;
+        }
         let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
         let sequences = samples::whole(&clips, &config.prompt(inject), &*language, locals)?;
+        material::check_social(inject, &sequences)?;
         let (bank, places) = match (&trained, &packs) {
             (Some(trained), Some(packs)) => (Some(trained.bank(packs)?), material::places(packs, &clips)?),
             _ => (None, Vec::new()),
@@ -187,6 +191,9 @@ impl Stage for Embed {
         summary.insert("clips".into(), clips.len().into());
         summary.insert("layers".into(), layers.len().into());
         summary.insert("hidden".into(), hidden.into());
+        if let Some(seen) = trained.as_ref().and_then(|trained| trained.seen(&clips)) {
+            summary.insert("clips_seen_in_training".into(), seen.into());
+        }
         write_json(&context.folder().join("embeddings.json"), &Description { inject, layers, hidden, pools })?;
         Ok(summary)
     }

@@ -165,7 +165,7 @@ impl Config {
 
 impl Stage for Perplexity {
     const KIND: &'static str = "perplexity";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Scores every token of the text of clips under an inject mode or a control";
     const GIVES: &'static [&'static str] = &["scores"];
     type Config = Config;
@@ -210,11 +210,17 @@ impl Stage for Perplexity {
         let inject = material::chosen_inject(config.inject, trained.as_ref())?;
         let (trained, packs) = match inject {
             Inject::None => (None, None),
-            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject)?)),
+            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject, &clips)?)),
         };
+        let mut seen = None;
+        if let Some(trained) = &trained {
+            trained.check_language(&language, inputs)?;
+            seen = trained.check_seen(&clips, &config.split)?;
+        }
         let prompt = config.prompt(inject);
         let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
         let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
+        material::check_social(inject, &sequences)?;
         let (bank, places) = match (&trained, &packs) {
             (Some(trained), Some(packs)) => (Some(trained.bank(packs)?), material::places(packs, &clips)?),
             _ => (None, Vec::new()),
@@ -233,7 +239,11 @@ impl Stage for Perplexity {
         let scores = score(&reader, &prepared, config.batch, context)?;
         check(&scores, &sequences, &clips)?;
         write(context, &clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
-        Ok(summary(&sequences, &scores))
+        let mut summary = summary(&sequences, &scores);
+        if let Some(seen) = seen {
+            summary.insert("clips_seen_in_training".into(), seen.into());
+        }
+        Ok(summary)
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Config {
     #[serde(default = "weight_decay")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub weight_decay: f64,
-    /// Largest norm of the gradient.
+    /// Largest norm of the gradient; 0 does not clip.
     #[serde(default = "clip")]
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub clip: f64,
@@ -305,7 +305,7 @@ impl Training {
         let settings = AdamWConfig {
             betas: (config.beta1, config.beta2),
             weight_decay: config.weight_decay,
-            clip: Some(config.clip),
+            clip: (config.clip > 0.0).then_some(config.clip),
             ..AdamWConfig::default()
         };
         if let Some((step, folder)) = checkpoint {

@@ -291,10 +291,18 @@ fn triplets(path: &Path, reader: &mut csv::Reader<std::fs::File>, columns: &Colu
     let mut trials: Vec<([String; 3], String)> = Vec::new();
     for (line, row) in reader.records().enumerate() {
         let row = row.map_err(|error| broken(path, &error))?;
-        let (clips, odd) = (shown.map(|column| row[column].to_owned()), row[odd].to_owned());
+        let place = || format!("`{}`, line {}", path.display(), line + 2);
+        let cells = [shown[0], shown[1], shown[2], odd].map(|column| row.get(column).unwrap_or("").trim().to_owned());
+        if cells.iter().any(String::is_empty) {
+            return Err(StageError::hint(
+                format!("{}: the trial has an empty or missing cell", place()),
+                format!("every line needs `{}`", names.join("`, `")),
+            ));
+        }
+        let [first, second, third, odd] = cells;
+        let clips = [first, second, third];
         if !clips.contains(&odd) {
-            let place = format!("`{}`, line {}", path.display(), line + 2);
-            return Err(StageError::new(format!("{place}: `{odd}` is none of the three clips shown")));
+            return Err(StageError::new(format!("{}: `{odd}` is none of the three clips shown", place())));
         }
         if clips[0] != clips[1] && clips[0] != clips[2] && clips[1] != clips[2] {
             trials.push((clips, odd));
@@ -341,6 +349,14 @@ mod tests {
         assert_eq!(judgments("a,b\n1,\n,1\n").unwrap().values[1], None);
         assert!(judgments("a,b\n1,0.5\n0.4,1\n").unwrap_err().to_string().contains("not symmetric"));
         assert!(judgments("a,b\n1,0.5\n").unwrap_err().to_string().contains("not a square"));
+    }
+
+    #[test]
+    fn a_short_trial_is_an_error_with_its_line_and_spaces_do_not_count() {
+        let header = "clip_1,clip_2,clip_3,odd_one\n1,2,3,1\n";
+        let error = judgments(&format!("{header}1,2,3\n")).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("`odd_one`"), "{error}");
+        assert_eq!(judgments(&format!("{header}1, 2,3 , 1\n")).unwrap().clips, ["1", "2", "3"]);
     }
 
     #[test]

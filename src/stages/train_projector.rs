@@ -269,7 +269,7 @@ struct Trainable {
 
 impl Stage for TrainProjector {
     const KIND: &'static str = "train_projector";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Trains the projector that turns a clip's vectors into social tokens, through the frozen language model";
     const GIVES: &'static [&'static str] = &["projector"];
@@ -304,11 +304,18 @@ impl Stage for TrainProjector {
         let language = material::language(inputs, context)?;
         let plain = language.gemma.device();
         let clips = load_clips(config, inputs)?;
-        let packs = material::packs(inputs, config.inject)?;
+        let packs = material::packs(inputs, config.inject, &clips)?;
         let (places, prompt) = (material::places(&packs, &clips)?, config.prompt());
         let locals = |clip: &str| material::locals_of(Some(&packs), clip);
         let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
         let (sequences, dropped) = worth_training(sequences);
+        if sequences.is_empty() {
+            return Err(StageError::hint(
+                format!("none of {dropped} samples has a social token before something to predict"),
+                "the words of this split may lack parts of speech of `pos_set`: give `pos` for them, or set \
+                 `inject = \"global\"`",
+            ));
+        }
         let bank = match config.source {
             Source::Features => Bank::of_features(&packs),
             Source::Constant | Source::Mean => Bank::of_constants(&packs, Bank::means(&packs, &places)),
@@ -356,7 +363,11 @@ impl Stage for TrainProjector {
             checkpoints.advance(step + 1, trainer.schedule.total, write)?;
         }
         let model = trainer.model;
-        save(config, &model, &bank, &packs, &places, context)?;
+        let origin = Origin {
+            language: inputs.get("language")?.digest.clone(),
+            clips: clips.iter().map(|clip| clip.clip_id.clone()).collect(),
+        };
+        save(config, &model, &bank, &packs, &places, origin, context)?;
         let mut summary = Summary::new();
         summary.insert("first_loss".into(), losses.first.into());
         summary.insert("last_loss".into(), losses.last.into());
@@ -543,20 +554,42 @@ impl Trainer<'_> {
     }
 }
 
-/// Writes the weights, what they are, the constants that they read, and the social tokens of the training clips.
+/// What the projector must be able to tell of its training.
+struct Origin {
+    /// Digest of the language model.
+    language: String,
+    /// Clips trained on.
+    clips: Vec<String>,
+}
+
+/// Writes the weights, which must be finite, what they are, the constants that they read, and the social tokens of the training clips.
 fn save(
     config: &Config,
     model: &Trainable,
     bank: &Bank,
     packs: &Packs,
     places: &[usize],
+    origin: Origin,
     context: &Context,
 ) -> Result<()> {
     let folder = context.folder();
+    let weights = model.projector.named_values();
+    if let Some((name, _)) = weights.iter().find(|(_, data)| data.iter::<f32>().any(|value| !value.is_finite())) {
+        return Err(StageError::hint(
+            format!("the trained weight `{name}` is not finite"),
+            "lower `lr`, keep `clip` at 1, and look at `metrics.jsonl`",
+        ));
+    }
     model.projector.save(&folder.join("projector.safetensors"))?;
     let settings = serde_json::to_value(config).map_err(|error| StageError::new(error.to_string()))?;
-    let description =
-        Description { shape: model.projector.config().clone(), source: config.source, inject: config.inject, settings };
+    let description = Description {
+        shape: model.projector.config().clone(),
+        source: config.source,
+        inject: config.inject,
+        settings,
+        language: Some(origin.language),
+        trained_on: origin.clips,
+    };
     write_json(&folder.join("projector.json"), &description)?;
     let constants = match (&model.constants, config.source) {
         (Some(constants), _) => {

@@ -29,7 +29,8 @@ pub fn write(folder: &Path, manifest: &Manifest, features: &Array<f32>, mut desc
     std::fs::write(&path, format!("{description:#}\n")).map_err(StageError::io(&path))
 }
 
-/// 1 − mean cosine between the mean features of different clips; `None` for fewer than two clips or zero vectors.
+/// 1 − mean cosine between the mean features of different clips, 0 when that of a clip is zero; `None` for fewer than two
+/// clips or values that are not finite.
 pub fn spread_between_clips(manifest: &Manifest, features: &Array<f32>) -> Option<f64> {
     let clips = manifest.clips();
     let dim = features.shape[1];
@@ -40,7 +41,10 @@ pub fn spread_between_clips(manifest: &Manifest, features: &Array<f32>) -> Optio
             mean.iter_mut().zip(features.row(row)).for_each(|(sum, &value)| *sum += f64::from(value));
         }
         let norm = mean.iter().map(|value| value * value).sum::<f64>().sqrt();
-        if norm == 0.0 || !norm.is_finite() {
+        if norm == 0.0 {
+            return Some(0.0);
+        }
+        if !norm.is_finite() {
             return None;
         }
         total.iter_mut().zip(mean).for_each(|(sum, value)| *sum += value / norm);
@@ -111,7 +115,10 @@ mod tests {
         let message = check_spread(spread, false).unwrap_err().to_string();
         assert!(message.contains("5.0e-7") && message.contains("`allow_constant_features = true`"), "{message}");
         assert!(check_spread(spread, true).is_ok());
-        assert!(check_spread(None, false).is_ok());
+        assert!(check_spread(None, false).is_ok(), "one clip has no other to differ from");
+        let nothing = spread_between_clips(&manifest, &Array::new([2, 2], vec![1.0, 1.0, 0.0, 0.0]));
+        assert_eq!(nothing, Some(0.0));
+        assert!(check_spread(nothing, false).is_err());
     }
 
     #[test]
