@@ -771,5 +771,21 @@ mod tests {
         let message = error("diverged", json!({"lr": 1e38, "clip": 0.0}));
         assert!(message.contains("not finite in step") && message.contains("clip `c"), "{message}");
         assert!(error("empty", json!({"split": "test"})).contains("`train` (4)"));
+        let packs = Packs::load(&world.folder.path().join("packs")).unwrap();
+        let with = |locals: &dyn Fn(usize) -> Vec<Local>, values: Array<f32>| {
+            let clips = packs.clips.iter().enumerate();
+            let clips = clips.map(|(row, clip)| PackedClip { locals: locals(row), ..clip.clone() }).collect();
+            let changed = Packs::new(clips, packs.global.clone(), values, GlobalMode::ClipMean, true);
+            changed.save(&world.folder.path().join("packs")).unwrap();
+        };
+        // Of a caption that is not read, and none at all.
+        with(&|row| vec![Local { utterance: 1, word: 0, frames: vec![0], row }], packs.locals.clone());
+        for (name, steps) in [("elsewhere", 3), ("elsewhere-epochs", 0)] {
+            let message = error(name, json!({"inject": "local", "steps": steps}));
+            assert!(message.contains("none of 4 samples"), "{message}");
+        }
+        with(&|_| Vec::new(), Array::new([0, 6], Vec::new()));
+        let message = error("nowhere", json!({"inject": "local"}));
+        assert!(message.contains("no word of the packs") && message.contains("`pos_set`"), "{message}");
     }
 }
