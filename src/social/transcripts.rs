@@ -1,7 +1,7 @@
 //! Text of clips: captions and dialogues, as words with times, parts of speech and places in the text.
 //!
 //! Three forms are read ([`load`]): a captions CSV, our own `transcripts.jsonl` (one [`Clip`] per line, written by
-//! [`save`]), and a folder of transcript JSON files in the shapes that other projects write ([`super::dialogue`]).
+//! [`save`]), and a folder of transcript JSON files in the shapes that other projects write (`dialogue.rs`).
 //! Whatever the form, text is made of its words joined by single spaces, so spaces at the end never become tokens.
 
 use std::collections::{BTreeMap, HashSet};

@@ -2,7 +2,7 @@
 //!
 //! A lease is the file `work/<step>.lease`, made with `O_EXCL` (which shared file systems keep, unlike locks), holding
 //! its owner. The owner's heartbeat renews the file's time. A lease is dead when its owner is a process of this host
-//! that is gone, or when its time has stood still for [`DEAD_AFTER`] as seen by the waiting process's own clock: clocks
+//! that is gone, or when its time has stood still for half a minute as seen by the waiting process's own clock: clocks
 //! of two hosts are never compared. A dead lease is renamed away and the step taken; an owner that finds another name in
 //! its lease has lost it and commits nothing. Each owner writes into an outputs folder of its own, so that one that wakes
 //! up late cannot touch what its successor writes.
