@@ -2,24 +2,7 @@
 
 mod support;
 
-use support::{Folder, text};
-
-const NOTES: &str = r#"
-name = "notes"
-
-[stages.first]
-kind = "note"
-text = "one"
-
-[stages.second]
-kind = "note"
-text = "two"
-after = "stage:first"
-
-[axes.ending]
-to = ["second.text"]
-values = ["two", "three"]
-"#;
+use support::{Folder, NOTES, text};
 
 fn executed(folder: &Folder, arguments: &[&str]) -> (i64, i64) {
     let facts = folder.json(arguments);

@@ -3,24 +3,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Folder, text};
-
-const NOTES: &str = r#"
-name = "notes"
-
-[stages.first]
-kind = "note"
-text = "one"
-
-[stages.second]
-kind = "note"
-text = "two"
-after = "stage:first"
-
-[axes.ending]
-to = ["second.text"]
-values = ["two", "three"]
-"#;
+use support::{Folder, NOTES, text};
 
 fn ran() -> Folder {
     let folder = Folder::new();

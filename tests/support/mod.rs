@@ -5,6 +5,25 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+/// Two notes, one after the other, and an axis over the second.
+#[allow(dead_code, reason = "every test file includes this module and uses a part of it")]
+pub const NOTES: &str = r#"
+name = "notes"
+
+[stages.first]
+kind = "note"
+text = "one"
+
+[stages.second]
+kind = "note"
+text = "two"
+after = "stage:first"
+
+[axes.ending]
+to = ["second.text"]
+values = ["two", "three"]
+"#;
+
 /// A temporary folder in which soctok runs.
 pub struct Folder(tempfile::TempDir);
 
