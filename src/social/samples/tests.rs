@@ -1,4 +1,3 @@
-
 use super::super::prompt::Inject;
 use super::super::transcripts::{Word, settle};
 use super::*;
