@@ -1,9 +1,12 @@
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::super::Input;
 use super::super::perplexity::Perplexity;
 use super::*;
-use crate::social::packs::{GlobalMode, Local, PackedClip};
+use crate::npy::{self, Array};
+use crate::social::packs::{GlobalMode, Local, PackedClip, Packs};
 
 /// Four clips, their packs, and the reference language model.
 struct World {

@@ -1,0 +1,220 @@
+//! Settings of `train_projector` and their defaults.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::Reference;
+use super::super::perplexity::{caption_index, language};
+use crate::models::optimizer::AdamWConfig;
+use crate::models::projector::Layers;
+use crate::social::material::Source;
+use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples, Tags};
+
+/// Settings of `train_projector`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Captions or transcripts.
+    #[schemars(extend("x-accepts" = ["text"]))]
+    pub text: Reference,
+    /// Which clip is in which split, instead of what the text says.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["split"]))]
+    pub splits: Option<Reference>,
+    /// The clips' vectors.
+    #[schemars(extend("x-accepts" = ["packs"]))]
+    pub packs: Reference,
+    /// The frozen language model.
+    #[serde(default = "language")]
+    #[schemars(extend("x-accepts" = ["language_model"]))]
+    pub language: Reference,
+    /// A projector to start from, instead of random weights.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["projector"]))]
+    pub init: Option<Reference>,
+    /// Which social tokens there are.
+    pub inject: Inject,
+    /// What the projector reads.
+    #[serde(default)]
+    pub source: Source,
+    /// Its layers.
+    #[serde(default)]
+    pub layers: Layers,
+    /// Width between its linear layers; 0 is the width of the language model.
+    #[serde(default)]
+    pub hidden: usize,
+    /// Probability that training sets a hidden value to zero.
+    #[serde(default = "dropout")]
+    #[schemars(range(min = 0.0, max = 0.99))]
+    pub dropout: f64,
+    /// Draws initial values, order and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// The split to train on; `all` is every clip.
+    #[serde(default = "split")]
+    pub split: String,
+    /// Of several captions of a clip this one, from 1; 0 takes all.
+    #[serde(default = "caption_index")]
+    pub caption_index: usize,
+    /// What one sample is.
+    #[serde(default)]
+    pub samples: Samples,
+    /// Begin with BOS.
+    #[serde(default = "yes")]
+    pub bos: bool,
+    /// End with EOS.
+    #[serde(default = "yes")]
+    pub append_eos: bool,
+    /// Predict EOS too.
+    #[serde(default)]
+    pub label_eos: bool,
+    /// Whether the embedding scale acts on text rows before the injection or on everything after it.
+    #[serde(default)]
+    pub embedding_scale: EmbeddingScale,
+    /// Text between the global token and the first word, never predicted.
+    #[serde(default)]
+    pub lead_in: String,
+    /// Speaker or caption tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// The tag of captions.
+    #[serde(default = "caption_tag")]
+    pub caption_tag: String,
+    /// Turns of context of `next_utterance`.
+    #[serde(default = "context_turns")]
+    #[schemars(range(min = 1))]
+    pub context_turns: usize,
+    /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
+    #[serde(default)]
+    pub chunk_words: usize,
+    /// Longest sample in tokens.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 2))]
+    pub max_tokens: usize,
+    /// Passes over the samples; not used when `steps` is given.
+    #[serde(default = "epochs")]
+    #[schemars(range(min = 1))]
+    pub epochs: u64,
+    /// Optimizer steps; 0 goes by `epochs`.
+    #[serde(default)]
+    pub steps: u64,
+    /// Samples per step; the last step of an epoch may have fewer.
+    #[serde(default = "batch")]
+    #[schemars(range(min = 1))]
+    pub batch: usize,
+    /// Largest learning rate.
+    #[serde(default = "lr")]
+    #[schemars(range(min = 0.0))]
+    pub lr: f64,
+    /// Steps of linear warm-up; left out it is `warmup` of all steps.
+    #[serde(default)]
+    pub warmup_steps: Option<u64>,
+    /// Share of the steps that warm up.
+    #[serde(default = "warmup")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup: f64,
+    /// Decoupled weight decay on all weights.
+    #[serde(default = "weight_decay")]
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+    /// AdamW's decay of the gradients' mean and of their squares' mean.
+    #[serde(default = "betas")]
+    pub betas: [f64; 2],
+    /// AdamW's ε.
+    #[serde(default = "epsilon")]
+    #[schemars(range(min = 0.0))]
+    pub epsilon: f64,
+    /// Largest norm of all gradients together; 0 does not clip.
+    #[serde(default = "clip")]
+    #[schemars(range(min = 0.0))]
+    pub clip: f64,
+    /// Write the first step's gradients to `gradients.safetensors`, before clipping.
+    #[serde(default)]
+    pub write_gradients: bool,
+}
+
+fn dropout() -> f64 {
+    0.1
+}
+
+fn split() -> String {
+    "train".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) fn caption_tag() -> String {
+    Prompt::default().caption_tag
+}
+
+pub(super) fn context_turns() -> usize {
+    Prompt::default().context_turns
+}
+
+fn max_tokens() -> usize {
+    Prompt::default().max_tokens
+}
+
+pub(super) fn epochs() -> u64 {
+    5
+}
+
+fn batch() -> usize {
+    32
+}
+
+fn lr() -> f64 {
+    1e-4
+}
+
+pub(super) fn warmup() -> f64 {
+    0.1
+}
+
+fn weight_decay() -> f64 {
+    0.05
+}
+
+fn betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn epsilon() -> f64 {
+    1e-8
+}
+
+fn clip() -> f64 {
+    1.0
+}
+
+impl Config {
+    /// What samples are made of.
+    pub(super) fn prompt(&self) -> Prompt {
+        Prompt {
+            inject: self.inject,
+            samples: self.samples,
+            bos: self.bos,
+            append_eos: self.append_eos,
+            label_eos: self.label_eos,
+            lead_in: self.lead_in.clone(),
+            oracle_text: false,
+            tags: self.tags,
+            caption_tag: self.caption_tag.clone(),
+            context_turns: self.context_turns,
+            chunk_words: self.chunk_words,
+            max_tokens: self.max_tokens,
+        }
+    }
+
+    /// For AdamW.
+    pub(super) fn optimizer_settings(&self) -> AdamWConfig {
+        AdamWConfig {
+            betas: (self.betas[0], self.betas[1]),
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            clip: (self.clip > 0.0).then_some(self.clip),
+        }
+    }
+}
