@@ -1,11 +1,7 @@
-//! The binary: parses arguments, calls the command, turns what came of it into an exit code.
+//! The binary: the command line with the built-in stage kinds.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let arguments = soctok::cli::Arguments::parse();
-    soctok::execute::log::init();
-    ExitCode::from(soctok::cli::call(arguments))
+    soctok::cli::main(soctok::stages::kinds)
 }

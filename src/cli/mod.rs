@@ -1,6 +1,8 @@
 //! Commands: one file each. Data goes to stdout, all else to stderr.
 //!
 //! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file.
+//!
+//! [`main`] is the whole program for a given list of stage kinds: a program of your own calls it with kinds of its own.
 
 mod check;
 mod devices;
@@ -20,6 +22,7 @@ mod upkeep;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -244,10 +247,21 @@ impl Failure {
     }
 }
 
-/// Runs a command and returns the exit code.
-pub fn call(arguments: Arguments) -> u8 {
+/// The whole program: reads the command line, runs the command with these stage kinds and returns the exit code.
+///
+/// `kinds` is [`crate::stages::kinds`], or that and kinds of your own; it is called after the command line was read, so
+/// that `--version` and `--help` cost nothing.
+pub fn main(kinds: impl FnOnce() -> Vec<Kind>) -> ExitCode {
+    let arguments = Arguments::parse();
+    crate::execute::log::init();
+    ExitCode::from(call(arguments, &kinds()))
+}
+
+/// Runs a command with these stage kinds and returns the exit code.
+pub fn call(arguments: Arguments, kinds: &[Kind]) -> u8 {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let result = command(arguments.command, &mut out).and_then(|()| Ok(out.flush()?));
+    let result = distinct(kinds).and_then(|()| command(arguments.command, kinds, &mut out));
+    let result = result.and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => 0,
         // `soctok … | head`: the reader has what it wanted.
@@ -263,22 +277,33 @@ pub fn call(arguments: Arguments) -> u8 {
     }
 }
 
-fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
-    let kinds = crate::stages::kinds();
+/// Two kinds of one name would make the second unreachable and its keys another's.
+fn distinct(kinds: &[Kind]) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    match kinds.iter().find(|kind| !names.insert(kind.name)) {
+        None => Ok(()),
+        Some(twice) => Err(Failure::Usage(format!(
+            "two stage kinds are called `{}`\nhint: give your kind another `KIND`",
+            twice.name
+        ))),
+    }
+}
+
+fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Check(selected) => Ok(check::run(&selected.load(&kinds)?, selected.json, out)?),
+        Command::Check(selected) => Ok(check::run(&selected.load(kinds)?, selected.json, out)?),
         Command::Show(selected) => {
-            Ok(show::run(&experiment::show(&selected.file, &selected.options(), &kinds)?, selected.json, out)?)
+            Ok(show::run(&experiment::show(&selected.file, &selected.options(), kinds)?, selected.json, out)?)
         }
-        Command::Stages { kind, json } => stages::run(&kinds, kind.as_deref(), json, out)?.map_err(Failure::Usage),
-        Command::Schema { write } => Ok(schema::run(&kinds, write.as_deref(), out)?),
+        Command::Stages { kind, json } => stages::run(kinds, kind.as_deref(), json, out)?.map_err(Failure::Usage),
+        Command::Schema { write } => Ok(schema::run(kinds, write.as_deref(), out)?),
         Command::Devices { json } => devices::run(json, out),
         Command::Plan { experiment, explain } => {
-            plan::run(&experiment.load(&kinds)?, &kinds, explain, experiment.json, out)
+            plan::run(&experiment.load(kinds)?, kinds, explain, experiment.json, out)
         }
-        Command::Run { experiment, only } => run::run(&experiment.load(&kinds)?, &kinds, &only, experiment.json, out),
-        Command::Status(selected) => status::run(&selected.load(&kinds)?, &kinds, selected.json, out),
-        Command::Logs { experiment, stage } => status::logs(&experiment.load(&kinds)?, &kinds, &stage, out),
+        Command::Run { experiment, only } => run::run(&experiment.load(kinds)?, kinds, &only, experiment.json, out),
+        Command::Status(selected) => status::run(&selected.load(kinds)?, kinds, selected.json, out),
+        Command::Logs { experiment, stage } => status::logs(&experiment.load(kinds)?, kinds, &stage, out),
         Command::Diff { first, second, place } => {
             diff::run(&Store::open(place.store), &first, &second, place.json, out)
         }
@@ -288,7 +313,7 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             for file in &files {
                 for profile in upkeep::profiles(file) {
                     let options = LoadOptions { sets: Vec::new(), profile, environment: environment() };
-                    experiments.push(experiment::load(file, &options, &kinds)?);
+                    experiments.push(experiment::load(file, &options, kinds)?);
                 }
             }
             let named: BTreeSet<&PathBuf> = experiments.iter().map(|experiment| &experiment.run.store).collect();
@@ -300,15 +325,15 @@ fn command(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
                     return Err(Failure::Usage(text.into()));
                 }
             };
-            upkeep::collect(&existing(&root)?, &experiments, &kinds, delete, out)
+            upkeep::collect(&existing(&root)?, &experiments, kinds, delete, out)
         }
         Command::Results { experiment, format } => {
             let format = if experiment.json { Format::Json } else { format };
-            results::run(&experiment.load(&kinds)?, &kinds, format, out)
+            results::run(&experiment.load(kinds)?, kinds, format, out)
         }
         Command::Table { experiment, names, format } => {
             let format = if experiment.json { Format::Json } else { format };
-            table::run(&experiment.load(&kinds)?, &kinds, &names, format, out)
+            table::run(&experiment.load(kinds)?, kinds, &names, format, out)
         }
     }
 }

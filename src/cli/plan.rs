@@ -150,10 +150,10 @@ fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, V
                 .map(|(field, input)| {
                     let value = match input {
                         StepInput::Step { step, .. } => json!({ "step": plan.steps[*step].name() }),
-                        StepInput::External { reference, path, content: Content::Known(digest) } => {
+                        StepInput::External { reference, path, content: Content::Known(digest), .. } => {
                             json!({ "reference": reference, "path": path, "digest": digest })
                         }
-                        StepInput::External { reference, path, content: Content::Pending { files, bytes } } => {
+                        StepInput::External { reference, path, content: Content::Pending { files, bytes }, .. } => {
                             json!({ "reference": reference, "path": path, "pending_files": files, "pending_bytes": bytes })
                         }
                     };

@@ -115,8 +115,11 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// `120/600 steps, 14 s left`
+/// `120/600 steps, 14 s left`; `120 seconds` where nobody knows of how many.
 fn fraction(running: &Running) -> String {
+    if running.total == 0 && running.done > 0 {
+        return format!("{} {}s", running.done, running.unit);
+    }
     if running.total == 0 || running.done == 0 {
         return "…".into();
     }

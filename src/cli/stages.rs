@@ -54,7 +54,10 @@ fn facts(kind: &Kind) -> Value {
 
 fn settings(kind: &Kind, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}: {}", kind.name, kind.summary)?;
-    writeln!(out, "gives: {}", kind.gives.join(", "))?;
+    match (kind.gives, kind.declares_gives()) {
+        ([], Some(field)) => writeln!(out, "gives: what `{field}` names")?,
+        (gives, _) => writeln!(out, "gives: {}", gives.join(", "))?,
+    }
     let required = kind.schema["required"].as_array().cloned().unwrap_or_default();
     for (field, schema) in kind.fields() {
         let default = match (required.contains(&json!(field)), schema.get("default")) {

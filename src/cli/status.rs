@@ -34,7 +34,8 @@ pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Wr
     writeln!(out, "{}", sentence(experiment, &plan))?;
     for step in &under_way {
         let progress = step.progress.as_ref().map_or("no progress told yet".to_owned(), |progress| {
-            format!("{} of {} {}s", progress.done, progress.total, progress.unit)
+            let of = if progress.total == 0 { String::new() } else { format!(" of {}", progress.total) };
+            format!("{}{of} {}s", progress.done, progress.unit)
         });
         let names = stages(&plan, step);
         let names = if names.is_empty() { "another experiment's step".to_owned() } else { names.join(", ") };

@@ -1,6 +1,6 @@
 //! Run folders: what one point was and what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -119,10 +119,13 @@ fn malformed(folder: &Path, error: &dyn std::fmt::Display) -> StoreError {
     crate::store::io(folder)(std::io::Error::other(error.to_string()))
 }
 
-/// The point as an experiment file of its own: every setting written out, no axes.
+/// The point as an experiment file of its own: every setting written out, no axes, only the data and models it reads.
 fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser::Error> {
-    let externals = |table: &BTreeMap<String, External>| -> Map<String, Value> {
-        let entries = table.iter().map(|(name, external)| {
+    let references: BTreeSet<&str> =
+        point.stages.values().flat_map(|node| node.inputs.values()).map(|reference| reference.0.as_str()).collect();
+    let externals = |space: &str, table: &BTreeMap<String, External>| -> Map<String, Value> {
+        let used = table.iter().filter(|(name, _)| references.contains(format!("{space}:{name}").as_str()));
+        let entries = used.map(|(name, external)| {
             let mut value = match &external.source {
                 Source::Path(path) => json!({ "path": path }),
                 Source::Hub { repository, revision } => json!({ "hub": repository, "revision": revision }),
@@ -144,8 +147,8 @@ fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser:
     let file = json!({
         "name": format!("{}: {}", experiment.name, label(point)),
         "protocol": experiment.protocol,
-        "data": externals(&experiment.data),
-        "models": externals(&experiment.models),
+        "data": externals("data", &experiment.data),
+        "models": externals("model", &experiment.models),
         "stages": stages,
     });
     // TOML has no null: a setting that is not set is left out.

@@ -95,14 +95,13 @@ fn tell(work: &crate::store::Work, told: &Mutex<Instant>, progress: ProgressReco
 
 /// Fails when the bytes of an external input are no longer those that the key speaks of: the step may have read others.
 fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), StepError> {
-    let Work::Stage { kind, .. } = &step.work else { return Ok(()) };
-    for (field, input) in &step.inputs {
-        let StepInput::External { reference, path, content: Content::Known(digest) } = input else { continue };
+    for input in step.inputs.values() {
+        let StepInput::External { reference, path, content: Content::Known(digest), kinds } = input else { continue };
         // A hub model is a commit: its identity is not that of bytes.
         if !plan.listings.contains_key(digest) {
             continue;
         }
-        let accepts = kind.accepts(field).unwrap_or_default();
+        let accepts: Vec<&str> = kinds.iter().map(String::as_str).collect();
         let now = content(path, &accepts, store.signatures(), u64::MAX);
         let now = now.map_err(|error| StageError::new(format!("`{reference}`: {error}")))?.0;
         if now != Content::Known(digest.clone()) {
@@ -126,7 +125,7 @@ fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<Inputs, Ste
                 path: artifact(plan, store, *step),
                 digest: store.record(&plan.steps[*step].name())?.output_digest,
             },
-            StepInput::External { reference, path, content } => Input {
+            StepInput::External { reference, path, content, .. } => Input {
                 reference: reference.clone(),
                 path: path.clone(),
                 digest: match content {

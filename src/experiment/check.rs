@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::document::{Item, ItemValue, Report, Span, Table};
 use super::suggest;
+use crate::stages::kind::ANY;
 
 /// One mistake, not yet reported.
 #[derive(Clone, Debug, PartialEq)]
@@ -356,7 +357,9 @@ pub fn describe(schema: &Value) -> String {
     }
     if let Some(accepts) = schema.get("x-accepts").and_then(Value::as_array) {
         let kinds: Vec<&str> = accepts.iter().filter_map(Value::as_str).collect();
-        return format!("a reference (`stage:NAME`, `model:NAME` or `data:NAME`) to {}", suggest::list(&kinds));
+        let kinds = if kinds.contains(&ANY) { "any artifact".to_owned() } else { suggest::list(&kinds) };
+        let references = if types(schema).contains(&"object") { "a table of references" } else { "a reference" };
+        return format!("{references} (`stage:NAME`, `model:NAME` or `data:NAME`) to {kinds}");
     }
     let forms = alternatives(schema);
     if forms.len() > 1 {

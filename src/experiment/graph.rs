@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::check::Checker;
 use super::document::{Item, Report, Span, Table};
 use super::suggest;
-use crate::stages::{Kind, Reference};
+use crate::stages::{Kind, Reference, kind::ANY};
 
 /// A stage as written.
 pub(super) struct StageEntry<'a> {
@@ -19,6 +19,16 @@ pub(super) struct StageEntry<'a> {
     pub table: &'a Table,
 }
 
+impl<'a> StageEntry<'a> {
+    /// The artifact kinds that it gives: its kind's, and those that it names itself where its kind lets it.
+    fn gives(&self) -> Vec<&'a str> {
+        let Some(kind) = self.kind else { return Vec::new() };
+        let declared = kind.declares_gives().and_then(|field| self.table.get(field));
+        let declared = declared.into_iter().flat_map(Item::one_or_many).filter_map(Item::text);
+        kind.gives.iter().copied().chain(declared).collect()
+    }
+}
+
 /// Everything that a reference can lead to.
 pub(super) struct Graph<'a> {
     pub stages: Vec<StageEntry<'a>>,
@@ -26,6 +36,8 @@ pub(super) struct Graph<'a> {
     pub data: BTreeMap<&'a str, Option<&'a str>>,
     /// Name → declared artifact kind.
     pub models: BTreeMap<&'a str, Option<&'a str>>,
+    /// Every artifact kind that some stage kind gives or accepts.
+    artifacts: BTreeSet<&'a str>,
 }
 
 /// A field of a stage that an axis or an ablation sets.
@@ -33,6 +45,15 @@ pub(super) struct Graph<'a> {
 pub(super) struct Target {
     pub stage: usize,
     pub field: String,
+}
+
+impl Target {
+    /// Do they set the same field, or one a table and the other an entry of it?
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let within = |table: &str, entry: &str| entry.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+        let (one, two) = (self.field.as_str(), other.field.as_str());
+        self.stage == other.stage && (one == two || within(one, two) || within(two, one))
+    }
 }
 
 impl<'a> Graph<'a> {
@@ -44,9 +65,10 @@ impl<'a> Graph<'a> {
             let kind = stage_kind(report, &entry.key, entry.key_span, table, kinds);
             stages.push(StageEntry { name: &entry.key, name_span: entry.key_span, kind, table });
         }
-        let data = externals(report, merged, "data", kinds);
-        let models = externals(report, merged, "models", kinds);
-        Self { stages, data, models }
+        let artifacts = artifacts(kinds);
+        let data = externals(report, merged, "data", &artifacts);
+        let models = externals(report, merged, "models", &artifacts);
+        Self { stages, data, models, artifacts }
     }
 
     pub fn stage(&self, name: &str) -> Option<usize> {
@@ -65,6 +87,9 @@ impl<'a> Graph<'a> {
             Checker::new(report).table(&fields, stage.name_span, &closed(&kind.schema), &what, &given);
             for entry in &fields.entries {
                 self.check_reference(report, index, &entry.key, &entry.item);
+                if kind.declares_gives() == Some(&entry.key) {
+                    self.check_gives(report, &entry.item);
+                }
             }
         }
         self.check_cycles(report);
@@ -103,7 +128,7 @@ impl<'a> Graph<'a> {
         let stage = &self.stages[target.stage];
         let Some(kind) = stage.kind else { return };
         let what = format!("`{}.{}`", stage.name, target.field);
-        Checker::new(report).value(item, &kind.schema["properties"][&target.field], &what);
+        Checker::new(report).value(item, kind.schema_of(&target.field), &what);
         self.check_reference(report, target.stage, &target.field, item);
     }
 
@@ -124,7 +149,14 @@ impl<'a> Graph<'a> {
             return None;
         };
         let kind = self.stages[index].kind?;
-        if !kind.fields().any(|(name, _)| name == field) {
+        let known = |field: &str| kind.fields().any(|(name, _)| name == field);
+        let is_entry = field.split_once('.').is_some_and(|(table, name)| kind.is_table(table) && !name.is_empty());
+        if kind.declares_gives() == Some(field) {
+            let hint = "what a stage gives is the same in every point; make two stages of it";
+            report.error(span, format!("`{text}` cannot vary"), hint);
+            return None;
+        }
+        if !known(field) && !is_entry {
             let hint = suggest::hint(field, "fields", kind.fields().map(|(name, _)| name));
             report.error(span, format!("stage `{stage_name}` (kind `{}`) has no field `{field}`", kind.name), hint);
             return None;
@@ -139,11 +171,20 @@ impl<'a> Graph<'a> {
 
     fn check_reference(&self, report: &mut Report, stage: usize, field: &str, item: &Item) {
         let Some(accepts) = self.stages[stage].kind.and_then(|kind| kind.accepts(field)) else { return };
-        for item in item.one_or_many() {
+        for (field, item) in references_in(field, item) {
             let Some(text) = item.text() else { continue };
-            if let Err((message, hint)) = self.follow(text, &accepts, field) {
+            if let Err((message, hint)) = self.follow(text, &accepts, &field) {
                 report.error(item.span, message, hint);
             }
+        }
+    }
+
+    /// Checks the artifact kinds that a stage says it gives.
+    fn check_gives(&self, report: &mut Report, item: &Item) {
+        for item in item.one_or_many() {
+            let Some(text) = item.text().filter(|text| !self.artifacts.contains(text)) else { continue };
+            let hint = suggest::hint(text, "artifact kinds", self.artifacts.iter().copied());
+            report.error(item.span, format!("no artifact kind `{text}`"), hint);
         }
     }
 
@@ -165,10 +206,8 @@ impl<'a> Graph<'a> {
         };
         let gives: Vec<&str> = match space {
             "stage" => match self.stage(name) {
-                Some(index) => match self.stages[index].kind {
-                    Some(kind) => kind.gives.to_vec(),
-                    None => return Ok(()),
-                },
+                Some(index) if self.stages[index].kind.is_none() => return Ok(()),
+                Some(index) => self.stages[index].gives(),
                 None => return Err(self.nothing(text, space, name, accepts)),
             },
             _ => match if space == "data" { self.data.get(name) } else { self.models.get(name) } {
@@ -177,16 +216,16 @@ impl<'a> Graph<'a> {
                 None => return Err(self.nothing(text, space, name, accepts)),
             },
         };
-        if gives.iter().any(|kind| accepts.contains(kind)) {
+        if accepts.contains(&ANY) || gives.iter().any(|kind| accepts.contains(kind)) {
             return Ok(());
         }
+        let given = if gives.is_empty() { "nothing by name".to_owned() } else { suggest::list(&gives) };
         let fitting = self.fitting(accepts);
         let hint = match fitting.is_empty() {
             true => format!("no stage, model or data gives {} yet", suggest::list(accepts)),
             false => format!("these fit: {}", suggest::list(&fitting)),
         };
-        let message =
-            format!("`{text}` gives {}, but `{field}` takes {}", suggest::list(&gives), suggest::list(accepts));
+        let message = format!("`{text}` gives {given}, but `{field}` takes {}", suggest::list(accepts));
         Err((message, hint))
     }
 
@@ -222,11 +261,11 @@ impl<'a> Graph<'a> {
     }
 
     fn fitting(&self, accepts: &[&str]) -> Vec<String> {
+        if accepts.contains(&ANY) {
+            return self.everything();
+        }
         let fits = |kind: &Option<&str>| kind.is_some_and(|kind| accepts.contains(&kind));
-        let stages = self
-            .stages
-            .iter()
-            .filter(|stage| stage.kind.is_some_and(|kind| kind.gives.iter().any(|given| accepts.contains(given))));
+        let stages = self.stages.iter().filter(|stage| stage.gives().iter().any(|given| accepts.contains(given)));
         let models = self.models.iter().filter(|(_, kind)| fits(kind)).map(|(name, _)| format!("model:{name}"));
         let data = self.data.iter().filter(|(_, kind)| fits(kind)).map(|(name, _)| format!("data:{name}"));
         stages.map(|stage| format!("stage:{}", stage.name)).chain(models).chain(data).collect()
@@ -235,8 +274,9 @@ impl<'a> Graph<'a> {
     /// The stages that the fields of a stage refer to, by what the file says.
     fn upstream(&self, stage: usize) -> Vec<(usize, Span)> {
         let Some(kind) = self.stages[stage].kind else { return Vec::new() };
-        let references = self.stages[stage].table.entries.iter().filter(|entry| kind.accepts(&entry.key).is_some());
-        references.filter_map(|entry| Some((self.referred(entry.item.text()?)?, entry.item.span))).collect()
+        let fields = self.stages[stage].table.entries.iter().filter(|entry| kind.accepts(&entry.key).is_some());
+        let references = fields.flat_map(|entry| references_in(&entry.key, &entry.item));
+        references.filter_map(|(_, item)| Some((self.referred(item.text()?)?, item.span))).collect()
     }
 
     /// The stage that a reference's text leads to.
@@ -285,6 +325,22 @@ fn closed(schema: &Value) -> Value {
     schema
 }
 
+/// The references in the value of a field: itself, each of a list, or the entries of a table of references, which are
+/// called `field.NAME`.
+pub(super) fn references_in<'i>(field: &str, item: &'i Item) -> Vec<(String, &'i Item)> {
+    match item.table() {
+        Some(table) => table.entries.iter().map(|entry| (format!("{field}.{}", entry.key), &entry.item)).collect(),
+        None => item.one_or_many().iter().map(|item| (field.to_owned(), item)).collect(),
+    }
+}
+
+/// Every artifact kind that some stage kind gives or accepts.
+fn artifacts(kinds: &[Kind]) -> BTreeSet<&str> {
+    let given = kinds.iter().flat_map(|kind| kind.gives.iter().copied());
+    let accepted = kinds.iter().flat_map(|kind| kind.fields().filter_map(|(field, _)| kind.accepts(field))).flatten();
+    given.chain(accepted).filter(|kind| *kind != ANY).collect()
+}
+
 /// The entries of a table at the top.
 pub(super) fn section<'a>(merged: &'a Table, name: &str) -> impl Iterator<Item = &'a super::document::Entry> {
     merged.get(name).and_then(Item::table).into_iter().flat_map(|table| &table.entries)
@@ -328,11 +384,8 @@ fn externals<'a>(
     report: &mut Report,
     merged: &'a Table,
     space: &str,
-    kinds: &[Kind],
+    artifacts: &BTreeSet<&str>,
 ) -> BTreeMap<&'a str, Option<&'a str>> {
-    let mut artifacts: BTreeSet<&str> = kinds.iter().flat_map(|kind| kind.gives.iter().copied()).collect();
-    artifacts
-        .extend(kinds.iter().flat_map(|kind| kind.fields().filter_map(|(field, _)| kind.accepts(field))).flatten());
     let mut all = BTreeMap::new();
     for entry in section(merged, space) {
         let Some(table) = entry.item.table() else { continue };

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::document::{Item, Report, Span};
-use super::graph::{CYCLE_HINT, Graph, Target};
+use super::graph::{CYCLE_HINT, Graph, Target, references_in};
 use super::rules::{RULES, Rule, Verdict};
 use super::sweep::{ABLATION, Ablation, BASE, Sweep, selects};
 use super::{Node, NotApplicable, Point, Settings};
-use crate::stages::{Reference, StageError, Upstream};
+use crate::stages::{Kind, Reference, StageError, Upstream};
 
 type NodeId = u32;
 
@@ -247,18 +247,10 @@ impl<'a> Resolver<'a> {
         let chosen = self.axes_of[stage].iter().flat_map(|axis| &self.sweep.axes[*axis].values[choice[*axis]].sets);
         let ablated = ablation.iter().flat_map(|index| &self.sweep.ablations[*index].sets);
         for (target, item) in chosen.chain(ablated).filter(|(target, _)| target.stage == stage) {
-            settings.insert(target.field.clone(), item.plain());
+            put(entry.kind, &mut settings, &target.field, item.plain());
         }
-        let mut references = Vec::new();
-        for (field, schema) in entry.kind.iter().flat_map(|kind| kind.fields()) {
-            if schema.get("x-accepts").is_none() {
-                continue;
-            }
-            let text = settings.get(field).or_else(|| schema.get("default")).and_then(Value::as_str);
-            if let Some(upstream) = text.and_then(|text| self.graph.referred(text)) {
-                references.push((field.to_owned(), upstream));
-            }
-        }
+        let written = entry.kind.iter().flat_map(|kind| kind.references(&settings));
+        let references = written.filter_map(|(field, text)| Some((field, self.graph.referred(text)?))).collect();
         let id = self.raws.len() as u32;
         self.raws.push(Raw { settings, references });
         self.raw_ids.insert(key, id);
@@ -287,22 +279,19 @@ impl<'a> Resolver<'a> {
         };
         let mut inputs = BTreeMap::new();
         let mut left = Vec::new();
-        for (field, schema) in kind.fields() {
-            let Some(accepts) = schema.get("x-accepts").and_then(Value::as_array) else { continue };
-            let Some(text) = settings.get(field).and_then(Value::as_str) else { continue };
-            let accepts: Vec<&str> = accepts.iter().filter_map(Value::as_str).collect();
-            if !raw.settings.contains_key(field)
-                && let Err((message, hint)) = self.graph.follow(text, &accepts, field)
-            {
+        for (field, text) in kind.references(&settings) {
+            let accepts = kind.accepts(&field).unwrap_or_default();
+            let is_written = raw.settings.contains_key(&field) || field.contains('.');
+            if !is_written && let Err((message, hint)) = self.graph.follow(text, &accepts, &field) {
                 let message = format!("stage `{}` needs `{field}`, by default `{text}`: {message}", entry.name);
                 report.error(entry.name_span, message, format!("set `{field}`, or: {hint}"));
                 return None;
             }
-            inputs.insert(field.to_owned(), Reference(text.to_owned()));
-            let known = raw.references.iter().position(|(name, _)| name == field);
+            let known = raw.references.iter().position(|(name, _)| *name == field);
             if let Some(id) = known.and_then(|at| upstream.get(at)) {
-                left.push((field.to_owned(), *id));
+                left.push((field.clone(), *id));
             }
+            inputs.insert(field, Reference(text.to_owned()));
         }
         let identity = (stage, Value::Object(settings.clone()).to_string(), left.iter().map(|(_, id)| *id).collect());
         if let Some(same) = self.interned.get(&identity) {
@@ -380,21 +369,40 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// Sets a field, or the entry `field.NAME` of a table whose names the file chooses; two such tables are joined.
+fn put(kind: Option<&Kind>, settings: &mut Settings, field: &str, value: Value) {
+    if let Some((table, name)) = field.split_once('.') {
+        let entries = settings.entry(table).or_insert_with(|| Value::Object(Settings::new()));
+        if let Value::Object(entries) = entries {
+            entries.insert(name.to_owned(), value);
+        }
+        return;
+    }
+    match (settings.get_mut(field), value) {
+        (Some(Value::Object(below)), Value::Object(above)) if kind.is_some_and(|kind| kind.is_table(field)) => {
+            below.extend(above);
+        }
+        (_, value) => {
+            settings.insert(field.to_owned(), value);
+        }
+    }
+}
+
 /// Stage → the stages that it refers to: in the file, by default, on an axis or in an ablation.
 fn references(graph: &Graph<'_>, sweep: &Sweep) -> Vec<BTreeSet<usize>> {
     let mut direct = vec![BTreeSet::new(); graph.stages.len()];
     for (index, stage) in graph.stages.iter().enumerate() {
-        for (field, schema) in stage.kind.iter().flat_map(|kind| kind.fields()) {
-            if schema.get("x-accepts").is_some() {
-                let written = stage.table.get(field).map(Item::plain).or_else(|| schema.get("default").cloned());
-                direct[index].extend(written.as_ref().and_then(Value::as_str).and_then(|text| graph.referred(text)));
-            }
-        }
+        let written: Settings =
+            stage.table.entries.iter().map(|entry| (entry.key.clone(), entry.item.plain())).collect();
+        let references = stage.kind.iter().flat_map(|kind| kind.references(&written));
+        direct[index].extend(references.filter_map(|(_, text)| graph.referred(text)));
     }
     for (target, item) in sweep.settings() {
         let kind = graph.stages[target.stage].kind;
         if kind.is_some_and(|kind| kind.accepts(&target.field).is_some()) {
-            direct[target.stage].extend(item.text().and_then(|text| graph.referred(text)));
+            let references = references_in(&target.field, item);
+            let named = references.iter().filter_map(|(_, item)| graph.referred(item.text()?));
+            direct[target.stage].extend(named);
         }
     }
     direct

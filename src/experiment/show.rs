@@ -13,8 +13,8 @@ use crate::stages::Kind;
 /// Sections in the order in which they are shown.
 const SECTIONS: &[&str] = &["run", "data", "models", "stages", "axes", "exclude", "ablations", "comparisons", "tables"];
 
-/// Tables that are shown under a header of their own instead of in one line.
-const SPREAD: &[&str] = &["published", "values"];
+/// Tables (section, key) that are shown under a header of their own instead of in one line.
+const SPREAD: &[(&str, &str)] = &[("tables", "published"), ("axes", "values")];
 
 /// A resolved experiment for people and for programs.
 pub struct Shown {
@@ -76,7 +76,7 @@ impl Showing<'_> {
             for entry in section(self.merged, section_name).filter(|_| *section_name != "run") {
                 let Some(table) = entry.item.table() else { continue };
                 write_header(&mut toml, &[section_name, &entry.key]);
-                let mut lines = self.lines(table);
+                let mut lines = self.lines(section_name, table);
                 if *section_name == "stages" {
                     self.defaults(&entry.key, &mut lines);
                 }
@@ -93,7 +93,7 @@ impl Showing<'_> {
                     fields.insert("same_named".into(), json!(apart));
                 }
                 write_lines(&mut toml, &lines);
-                for inner in table.entries.iter().filter(|inner| SPREAD.contains(&inner.key.as_str())) {
+                for inner in table.entries.iter().filter(|inner| is_spread(section_name, inner)) {
                     let mut spread = Map::new();
                     for row in inner.item.table().into_iter().flat_map(|table| &table.entries) {
                         let Some(table) = row.item.table() else { continue };
@@ -125,9 +125,9 @@ impl Showing<'_> {
         }
     }
 
-    fn lines(&self, table: &Table) -> Vec<Line> {
-        let spread = |entry: &&Entry| SPREAD.contains(&entry.key.as_str()) && entry.item.table().is_some();
-        table.entries.iter().filter(|entry| !spread(entry)).map(|entry| self.line(entry)).collect()
+    fn lines(&self, section: &str, table: &Table) -> Vec<Line> {
+        let whole = table.entries.iter().filter(|entry| !is_spread(section, entry));
+        whole.map(|entry| self.line(entry)).collect()
     }
 
     fn run_lines(&self) -> Vec<Line> {
@@ -219,6 +219,11 @@ fn first_value(entry: &Entry) -> Span {
         ItemValue::Table(table) => table.entries.first().map_or(entry.key_span, first_value),
         _ => entry.item.span,
     }
+}
+
+/// Is it shown under a header of its own?
+fn is_spread(section: &str, entry: &Entry) -> bool {
+    SPREAD.contains(&(section, entry.key.as_str())) && entry.item.table().is_some()
 }
 
 fn write_header(out: &mut String, path: &[&str]) {

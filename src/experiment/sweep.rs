@@ -218,7 +218,7 @@ fn axis(report: &mut Report, entry: &Entry, graph: &Graph<'_>, bound: &mut BTree
             }
             continue;
         }
-        if let Some(other) = bound.get(&target) {
+        if let Some((_, other)) = bound.iter().find(|(other, _)| other.overlaps(&target)) {
             let message = format!("axes `{other}` and `{name}` both set `{}`", graph.target_name(&target));
             report.error(span, message, "a field belongs to one axis; take it out of one of them");
         } else {
@@ -301,7 +301,8 @@ fn ablation(
                 }
                 Some(_) => {}
             }
-            if let (Some(axis), false) = (bound.get(&target), over_axis) {
+            let axis = bound.iter().find(|(other, _)| other.overlaps(&target)).map(|(_, axis)| axis);
+            if let (Some(axis), false) = (axis, over_axis) {
                 let message = format!("ablation `{}` and axis `{axis}` both set `{shown}`", member.key);
                 report.error(span, message, "add `over_axis = true` if the ablation is meant to win");
             }

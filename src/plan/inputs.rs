@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::stages::kind::ANY;
 use crate::store::digest::{Signatures, digest_tree, files_below};
 
 /// What is known about an external input.
@@ -42,8 +43,9 @@ fn is_model_file(name: &str) -> bool {
 
 /// The files that `path` stands for to a field that accepts `accepts`, by their name relative to it.
 ///
-/// A file stands for itself; a frame manifest also for the frames that it names; a model folder for its configuration,
-/// weights and tokenizer; any other folder for every file below it.
+/// A file stands for itself; a frame manifest (to a field that accepts anything: a CSV file with a column `frame_path`)
+/// also for the frames that it names; a model folder for its configuration, weights and tokenizer; any other folder for
+/// every file below it.
 pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, InputError> {
     let metadata = std::fs::metadata(path)
         .map_err(|error| InputError::new(path, error, "correct the path in the experiment file, or bring the data"))?;
@@ -55,9 +57,10 @@ pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, In
     } else {
         vec![(String::new(), path.to_owned())]
     };
-    if accepts.contains(&"frames") {
+    let is_any = accepts.contains(&ANY);
+    if is_any || accepts.contains(&"frames") {
         let manifest = if metadata.is_dir() { path.join("manifest.csv") } else { path.to_owned() };
-        let could_be_other = accepts.len() > 1 && !has_frames(&manifest);
+        let could_be_other = (is_any || accepts.len() > 1) && !has_frames(&manifest);
         if manifest.is_file() && !could_be_other {
             files.extend(frames_of(&manifest)?);
             files.sort();

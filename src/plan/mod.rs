@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::comparisons::{self, ComparisonKind, Selection};
 use crate::experiment::{ComparisonSpec, Experiment, Node, Point, Source};
-use crate::stages::Kind;
+use crate::stages::{Kind, kind::ANY};
 use crate::store::hub::{Hub, HubError, Known, Lock};
 use crate::store::{Store, step_name};
 use inputs::{Content, InputError, Listing};
@@ -130,7 +130,13 @@ pub enum StepInput {
     /// Another step (its index).
     Step { reference: String, step: usize },
     /// A model or data from outside.
-    External { reference: String, path: PathBuf, content: Content },
+    External {
+        reference: String,
+        path: PathBuf,
+        content: Content,
+        /// The artifact kinds that it is read as, which say what files belong to it ([`inputs::files`]).
+        kinds: Vec<String>,
+    },
 }
 
 /// A point with its steps.
@@ -334,16 +340,22 @@ impl<'a> Planner<'a, '_> {
 
     fn external(&mut self, kind: &Kind, field: &str, space: &str, name: &str) -> Result<StepInput, PlanError> {
         let reference = format!("{space}:{name}");
-        let accepts: Vec<String> = kind.accepts(field).unwrap_or_default().into_iter().map(str::to_owned).collect();
-        let memory = (reference.clone(), accepts.clone());
-        if let Some((path, content)) = self.external.get(&memory) {
-            return Ok(StepInput::External { reference, path: path.clone(), content: content.clone() });
-        }
         let table = if space == "model" { &self.experiment.models } else { &self.experiment.data };
+        let declared = table.get(name).and_then(|external| external.kind.as_deref());
+        let accepted = kind.accepts(field).unwrap_or_default();
+        let kinds: Vec<String> = match declared {
+            // A field that accepts anything reads it as what the file says that it is.
+            Some(declared) if accepted.contains(&ANY) => vec![declared.to_owned()],
+            _ => accepted.into_iter().map(str::to_owned).collect(),
+        };
+        let memory = (reference.clone(), kinds.clone());
+        if let Some((path, content)) = self.external.get(&memory) {
+            return Ok(StepInput::External { reference, path: path.clone(), content: content.clone(), kinds });
+        }
         let source = table.get(name).map(|external| &external.source);
         let (path, content) = match source {
             Some(Source::Path(path)) => {
-                let accepts: Vec<&str> = accepts.iter().map(String::as_str).collect();
+                let accepts: Vec<&str> = kinds.iter().map(String::as_str).collect();
                 let limit = match self.reading {
                     Reading::AtMost(bytes) => bytes,
                     Reading::Everything => u64::MAX,
@@ -361,7 +373,7 @@ impl<'a> Planner<'a, '_> {
             }
         };
         self.external.insert(memory, (path.clone(), content.clone()));
-        Ok(StepInput::External { reference, path, content })
+        Ok(StepInput::External { reference, path, content, kinds })
     }
 
     /// Folder and content of a hub model. A plan that may read asks the server what no lock or cache tells; the files

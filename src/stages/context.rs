@@ -83,6 +83,7 @@ pub struct Context<'a> {
     cancelled: Arc<AtomicBool>,
     progress: &'a Progress<'a>,
     metrics: Mutex<Option<std::fs::File>>,
+    log: Mutex<Option<std::fs::File>>,
 }
 
 impl<'a> Context<'a> {
@@ -95,7 +96,7 @@ impl<'a> Context<'a> {
         cancelled: Arc<AtomicBool>,
         progress: &'a Progress<'a>,
     ) -> Self {
-        Self { folder, scratch, device, models, cancelled, progress, metrics: Mutex::new(None) }
+        Self { folder, scratch, device, models, cancelled, progress, metrics: Mutex::new(None), log: Mutex::new(None) }
     }
 
     /// A context for tests and library use: outputs in `folder`, no progress shown, nothing cancels.
@@ -137,17 +138,32 @@ impl<'a> Context<'a> {
         if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
     }
 
+    /// Was the step asked to stop? For stages that wait; all others hear it from [`Context::progress`].
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Appends one line to `metrics.jsonl` (loss, learning rate, … of a training step).
     pub fn metric(&self, values: &Value) -> Result<()> {
-        let path = self.folder.join("metrics.jsonl");
-        let mut file = self.metrics.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if file.is_none() {
-            let opened = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-            *file = Some(opened.map_err(StageError::io(&path))?);
-        }
-        match file.as_mut() {
-            Some(file) => writeln!(file, "{values}").map_err(StageError::io(&path)),
-            None => Ok(()),
-        }
+        append(&self.metrics, &self.folder.join("metrics.jsonl"), values)
+    }
+
+    /// Appends one line to the step's `log.txt` that the terminal does not show: the output of a program.
+    pub fn log(&self, line: &str) -> Result<()> {
+        append(&self.log, &self.folder.join("log.txt"), &line)
+    }
+}
+
+/// Writes a line at the end of a file that is opened once.
+fn append(file: &Mutex<Option<std::fs::File>>, path: &Path, line: &dyn std::fmt::Display) -> Result<()> {
+    let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if file.is_none() {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        *file = Some(opened.map_err(StageError::io(path))?);
+    }
+    match file.as_mut() {
+        // One call for the line and its end: the log has several writers.
+        Some(file) => file.write_all(format!("{line}\n").as_bytes()).map_err(StageError::io(path)),
+        None => Ok(()),
     }
 }

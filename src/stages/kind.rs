@@ -11,9 +11,10 @@ use super::{Context, Inputs, Result, StageError, Summary};
 ///
 /// `Config` denies unknown fields and has a serde default for every field that may be left out; the schema made from it
 /// checks experiment files, so give numbers their range (`#[schemars(range(min = 1))]`). A field that takes an input is a
-/// `Reference` (or `Option<Reference>`) carrying `#[schemars(extend("x-accepts" = ["frames"]))]`: the artifact kinds it
-/// accepts. Such fields stand at the top level of the config. A field that cannot change the result says
-/// `#[schemars(extend("x-key" = false))]`.
+/// `Reference` (or `Option<Reference>`, or a table of them, `BTreeMap<String, Reference>`) carrying
+/// `#[schemars(extend("x-accepts" = ["frames"]))]`: the artifact kinds it accepts, or `["any"]`. Such fields stand at the
+/// top level of the config. A field that cannot change the result says `#[schemars(extend("x-key" = false))]`, and a list
+/// in which the file names the artifact kinds that the stage gives `#[schemars(extend("x-gives" = true))]`.
 pub trait Stage: 'static {
     /// The `kind` of the experiment file.
     const KIND: &'static str;
@@ -29,6 +30,11 @@ pub trait Stage: 'static {
     /// Sets every field that cannot change the result back to its default, so that equal steps get equal keys, and fills
     /// in what is inherited from upstream (`inject` from the projector). A reference set to `None` here is not an input.
     fn normalise(_config: &mut Self::Config, _upstream: &Upstream) {}
+
+    /// What the schema cannot say: relations between fields. Called on the normalised settings when the file is checked.
+    fn check(_config: &Self::Config) -> Result<()> {
+        Ok(())
+    }
 
     /// What the step will need, before anything runs.
     fn estimate(_config: &Self::Config) -> Estimate {
@@ -65,6 +71,9 @@ pub struct Estimate {
     pub memory: u64,
 }
 
+/// The word in `x-accepts` for every artifact kind.
+pub const ANY: &str = "any";
+
 /// Settings as they travel between the resolver, the key and the stage.
 pub type Settings = Map<String, Value>;
 
@@ -98,6 +107,7 @@ impl Kind {
             normalise: |settings, upstream| {
                 let mut config: S::Config = typed(S::KIND, settings)?;
                 S::normalise(&mut config, upstream);
+                S::check(&config)?;
                 match serde_json::to_value(&config) {
                     Ok(Value::Object(map)) => Ok(map),
                     Ok(_) => Err(StageError::new(format!("the settings of kind `{}` are not a table", S::KIND))),
@@ -129,10 +139,47 @@ impl Kind {
         self.schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.as_str(), schema))
     }
 
-    /// The artifact kinds that `field` accepts; `None` when it is no reference.
+    /// The artifact kinds that `field` accepts, [`ANY`] for all; `None` when it is no reference. `field.NAME` is an entry
+    /// of a table of references.
     pub fn accepts(&self, field: &str) -> Option<Vec<&str>> {
-        let kinds = self.schema["properties"][field]["x-accepts"].as_array()?;
+        let kinds = self.schema["properties"][head(field)]["x-accepts"].as_array()?;
         Some(kinds.iter().filter_map(Value::as_str).collect())
+    }
+
+    /// Every reference that stands in `settings` or is a default: (field, text), in a table of references (`field.NAME`,
+    /// text).
+    pub fn references<'s>(&'s self, settings: &'s Settings) -> Vec<(String, &'s str)> {
+        let mut found = Vec::new();
+        for (field, schema) in self.fields().filter(|(_, schema)| schema.get("x-accepts").is_some()) {
+            match settings.get(field).or_else(|| schema.get("default")) {
+                Some(Value::String(text)) => found.push((field.to_owned(), text.as_str())),
+                Some(Value::Object(table)) => found.extend(
+                    table.iter().filter_map(|(name, value)| Some((format!("{field}.{name}"), value.as_str()?))),
+                ),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Is `field` a table whose names the file chooses (`inputs`, `values`)? Layers, axes and ablations join such tables
+    /// name by name, and `field.NAME` is a target.
+    pub fn is_table(&self, field: &str) -> bool {
+        let schema = &self.schema["properties"][field];
+        schema["additionalProperties"].is_object() && schema.get("properties").is_none()
+    }
+
+    /// The schema of `field`, or of the entries of the table when it is `table.NAME`.
+    pub fn schema_of(&self, field: &str) -> &Value {
+        match field.split_once('.') {
+            Some((table, _)) => &self.schema["properties"][table]["additionalProperties"],
+            None => &self.schema["properties"][field],
+        }
+    }
+
+    /// The field in which a file names the artifact kinds that the stage gives, besides [`Kind::gives`].
+    pub fn declares_gives(&self) -> Option<&str> {
+        self.fields().find(|(_, schema)| schema["x-gives"] == true).map(|(field, _)| field)
     }
 
     /// Can `field` change the result? Fields that say `#[schemars(extend("x-key" = false))]` cannot, beyond the tolerance
@@ -154,6 +201,11 @@ pub fn schema_of<C: JsonSchema>() -> Value {
         .into_generator()
         .into_root_schema_for::<C>()
         .to_value()
+}
+
+/// `inputs` of `inputs.NAME`.
+fn head(field: &str) -> &str {
+    field.split_once('.').map_or(field, |(table, _)| table)
 }
 
 fn typed<C: DeserializeOwned>(kind: &str, settings: &Settings) -> Result<C> {

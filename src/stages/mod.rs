@@ -5,6 +5,7 @@
 //! To add a kind: one file and one line in [`kinds`].
 
 pub mod checkpoint;
+pub mod command;
 mod context;
 pub mod embed;
 pub mod encode_frames;
@@ -39,6 +40,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<perplexity::Perplexity>(),
         Kind::of::<embed::Embed>(),
         Kind::of::<rsa::Rsa>(),
+        Kind::of::<command::Command>(),
         Kind::of::<note::Note>(),
     ]
 }
