@@ -209,8 +209,9 @@ pub fn packs(inputs: &Inputs, inject: Inject, clips: &[Clip]) -> Result<Packs> {
     if inject.local() && !packs.parts_of_speech {
         return Err(StageError::hint(
             "local tokens need to know nouns and verbs, and no word of the text has a part of speech",
-            "give each word of transcripts.jsonl the field `pos` (or `content`), or the captions CSV a column `pos` with \
-             one universal part of speech per word (`DET NOUN VERB`)",
+            "set `tagger = \"perceptron\"` (English) in the `scene_packs` stage, or give each word of transcripts.jsonl the \
+             field `pos` (or `content`), or the captions CSV a column `pos` with one universal part of speech per word \
+             (`DET NOUN VERB`)",
         ));
     }
     if inject.local() && packs.locals.shape[0] == 0 {

@@ -13,4 +13,5 @@ pub mod packs;
 pub mod pooling;
 pub mod prompt;
 pub mod samples;
+pub mod tagger;
 pub mod transcripts;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, broken};
+use super::tagger::{self, Coverage};
 use super::transcripts::Clip;
 use crate::npy::{self, Array};
 use crate::stages::{Result, StageError};
@@ -59,9 +60,23 @@ pub struct Packs {
     pub locals: Array<f32>,
     /// What a global token is made of.
     pub global_mode: GlobalMode,
-    /// False when the text said nothing about parts of speech, so that no word could have a local token.
+    /// False when nothing is known of parts of speech, so that no word could have a local token.
     pub parts_of_speech: bool,
+    /// Where the words' parts of speech come from, where that is known.
+    pub tagging: Option<Tagging>,
     places: HashMap<String, usize>,
+}
+
+/// Where the words' parts of speech come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tagging {
+    /// What tagged the words that came without.
+    pub tagger: tagger::Method,
+    /// What it saw of a word's surroundings.
+    pub tagger_view: tagger::View,
+    /// How many words have one, and from where.
+    #[serde(flatten)]
+    pub coverage: Coverage,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +84,8 @@ struct Description {
     dim: usize,
     global_mode: GlobalMode,
     parts_of_speech: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tagging: Option<Tagging>,
 }
 
 impl Packs {
@@ -81,7 +98,7 @@ impl Packs {
         parts_of_speech: bool,
     ) -> Self {
         let places = clips.iter().enumerate().map(|(place, clip)| (clip.clip_id.clone(), place)).collect();
-        Self { clips, global, locals, global_mode, parts_of_speech, places }
+        Self { clips, global, locals, global_mode, parts_of_speech, tagging: None, places }
     }
 
     /// Length of a vector.
@@ -134,8 +151,8 @@ impl Packs {
         out.flush().map_err(StageError::io(&path))?;
         npy::write(&folder.join("global.npy"), &self.global)?;
         npy::write(&folder.join("locals.npy"), &self.locals)?;
-        let description =
-            Description { dim: self.dim(), global_mode: self.global_mode, parts_of_speech: self.parts_of_speech };
+        let (global_mode, parts_of_speech) = (self.global_mode, self.parts_of_speech);
+        let description = Description { dim: self.dim(), global_mode, parts_of_speech, tagging: self.tagging };
         write_json(&folder.join("packs.json"), &description)
     }
 
@@ -159,6 +176,7 @@ impl Packs {
             });
         }
         let mut packs = Self::new(clips, global, locals, description.global_mode, description.parts_of_speech);
+        packs.tagging = description.tagging;
         let path = folder.join("locals.csv");
         let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
         let columns = Columns::of(&path, &mut reader)?;
@@ -235,11 +253,14 @@ mod tests {
         let clips = vec![clip("a", vec![local(1, &[0], 0), local(4, &[2, 3], 1)]), clip("b", vec![])];
         let global = Array::new([2, 2], vec![1.0, 2.0, 3.0, 4.0]);
         let locals = Array::new([2, 2], vec![5.0, 6.0, 7.0, 8.0]);
-        let packs = Packs::new(clips, global, locals, GlobalMode::ProjectedLocals, true);
+        let coverage = Coverage { given: 1, tagged: 4, none: 2 };
+        let mut packs = Packs::new(clips, global, locals, GlobalMode::ProjectedLocals, true);
+        packs.tagging = Some(Tagging { coverage, ..Tagging::default() });
         packs.save(folder.path()).unwrap();
         let back = Packs::load(folder.path()).unwrap();
         assert_eq!((&back.clips, &back.global, &back.locals), (&packs.clips, &packs.global, &packs.locals));
         assert_eq!((back.global_mode, back.place("b").unwrap()), (GlobalMode::ProjectedLocals, 1));
+        assert_eq!((back.parts_of_speech, back.tagging), (true, packs.tagging));
         let error = back.place("c").unwrap_err().to_string();
         assert!(error.contains("`c`") && error.contains("hint:"), "{error}");
     }

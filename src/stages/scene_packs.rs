@@ -1,7 +1,7 @@
 //! `scene_packs`: text and frame features become what social tokens are made of.
 //!
 //! A clip's global vector is the mean of its frame features. Every noun and verb gets a local vector from the frames that
-//! belong to its time. Vectors stay as the encoder gave them: the projector comes later, and so do modes of injection.
+//! belong to its time; a word that comes without part of speech is tagged first. Vectors stay as the encoder gave them: the projector comes later, and so do modes of injection.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,8 @@ use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
 use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
-use crate::social::packs::{GlobalMode, Local, PackedClip, Packs};
+use crate::social::packs::{GlobalMode, Local, PackedClip, Packs, Tagging};
+use crate::social::tagger::{self, Coverage};
 use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
 
 /// See the module.
@@ -68,6 +69,12 @@ pub struct Config {
     /// What to do about words without times.
     #[serde(default)]
     pub word_times: WordTimes,
+    /// What tags the words that come without `pos` (or `content`).
+    #[serde(default)]
+    pub tagger: tagger::Method,
+    /// What the tagger sees of a word's surroundings.
+    #[serde(default)]
+    pub tagger_view: tagger::View,
     /// Universal parts of speech that get a local token.
     #[serde(default = "pos_set")]
     pub pos_set: Vec<String>,
@@ -92,7 +99,7 @@ fn local_cap() -> usize {
 
 impl Stage for ScenePacks {
     const KIND: &'static str = "scene_packs";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Joins text and frame features into the vectors of each clip's global and local social tokens";
     const GIVES: &'static [&'static str] = &["packs"];
@@ -105,17 +112,26 @@ impl Stage for ScenePacks {
         if matches!(config.local_frame, LocalFrame::RankUniform | LocalFrame::ClipMean) {
             config.word_times = WordTimes::Given;
         }
+        if config.tagger == tagger::Method::None {
+            config.tagger_view = tagger::View::default();
+        }
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
+        let mut clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
         let features = FrameFeatures::load(&inputs.get("features")?.path)?;
-        let packs = pack(config, &clips, &features)?;
+        let coverage = tagger::fill(&mut clips, config.tagger, config.tagger_view);
+        let packs = pack(config, &clips, coverage, &features)?;
         packs.save(context.folder())?;
         let mut summary = Summary::new();
         summary.insert("clips".into(), packs.clips.len().into());
         summary.insert("locals".into(), packs.locals.shape[0].into());
         summary.insert("dim".into(), packs.dim().into());
+        summary.insert("words".into(), coverage.words().into());
+        let share = |count: usize| (count as f64 / coverage.words().max(1) as f64).into();
+        summary.insert("pos_given_share".into(), share(coverage.given));
+        summary.insert("pos_tagged_share".into(), share(coverage.tagged));
+        summary.insert("pos_none_share".into(), share(coverage.none));
         Ok(summary)
     }
 }
@@ -170,10 +186,9 @@ impl FrameFeatures {
     }
 }
 
-fn pack(config: &Config, clips: &[Clip], features: &FrameFeatures) -> Result<Packs> {
+fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFeatures) -> Result<Packs> {
     let dim = features.values.shape[1];
-    let words = || clips.iter().flat_map(|clip| &clip.utterances).flat_map(|utterance| &utterance.words);
-    let parts_of_speech = words().any(|word| word.is_content(&config.pos_set).is_some());
+    let tagging = Tagging { tagger: config.tagger, tagger_view: config.tagger_view, coverage };
     let (mut packed, mut global, mut local_values, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for clip in clips {
         let frames = features.clips.get(&clip.clip_id).ok_or_else(|| {
@@ -202,7 +217,9 @@ fn pack(config: &Config, clips: &[Clip], features: &FrameFeatures) -> Result<Pac
         packed.push(PackedClip { clip_id: clip.clip_id.clone(), split, group, locals });
     }
     let (global, locals) = (Array::new([clips.len(), dim], global), Array::new([row, dim], local_values));
-    Ok(Packs::new(packed, global, locals, config.global_mode, parts_of_speech))
+    let mut packs = Packs::new(packed, global, locals, config.global_mode, coverage.given + coverage.tagged > 0);
+    packs.tagging = Some(tagging);
+    Ok(packs)
 }
 
 /// (word, frames) of each local token of one utterance; `Err` is a word without the times that are needed.
@@ -325,8 +342,15 @@ mod tests {
     }
 
     #[test]
-    fn text_without_parts_of_speech_has_no_locals_and_says_so() {
-        let packs = run("{\"clip_id\":\"b\",\"utterances\":[{\"text\":\"yes sir\"}]}", serde_json::json!({})).unwrap();
-        assert!(!packs.parts_of_speech && packs.locals.shape == [0, 2]);
+    fn words_without_parts_of_speech_are_tagged_unless_told_otherwise() {
+        let text = r#"{"clip_id":"b","utterances":[{"text":"yes two men walk","words":[{"text":"yes"},{"text":"two"},
+            {"text":"men"},{"text":"walk","pos":"NOUN"}]}]}"#;
+        let settings = |tagger| serde_json::json!({"tagger": tagger, "local_frame": "rank_uniform"});
+        let packs = run(&text.replace('\n', " "), settings("perceptron")).unwrap();
+        assert_eq!(packs.clips[0].locals.iter().map(|local| local.word).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(packs.tagging.unwrap().coverage, Coverage { given: 1, tagged: 3, none: 0 });
+        let packs = run("{\"clip_id\":\"b\",\"utterances\":[{\"text\":\"yes sir\"}]}", settings("none")).unwrap();
+        assert_eq!(packs.tagging.unwrap().coverage, Coverage { given: 0, tagged: 0, none: 2 });
+        assert_eq!(packs.locals.shape, [0, 2]);
     }
 }
