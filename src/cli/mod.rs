@@ -7,6 +7,7 @@
 mod check;
 mod devices;
 mod diff;
+mod forecast;
 mod interrupt;
 mod plan;
 mod progress;
@@ -62,6 +63,12 @@ enum Command {
         /// Run only this stage or comparison and what it needs (may be repeated)
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
+        /// Begin no other step once one has failed
+        #[arg(long, conflicts_with = "keep_going")]
+        fail_fast: bool,
+        /// Run what does not need a failed step, whatever the experiment's `[run]` says
+        #[arg(long)]
+        keep_going: bool,
     },
     /// Print the figures of every run of an experiment
     Results {
@@ -301,7 +308,12 @@ fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), 
         Command::Plan { experiment, explain } => {
             plan::run(&experiment.load(kinds)?, kinds, explain, experiment.json, out)
         }
-        Command::Run { experiment, only } => run::run(&experiment.load(kinds)?, kinds, &only, experiment.json, out),
+        Command::Run { mut experiment, only, fail_fast, keep_going } => {
+            if fail_fast || keep_going {
+                experiment.sets.push(format!("run.keep_going={keep_going}"));
+            }
+            run::run(&experiment.load(kinds)?, kinds, &only, experiment.json, out)
+        }
         Command::Status(selected) => status::run(&selected.load(kinds)?, kinds, selected.json, out),
         Command::Logs { experiment, stage } => status::logs(&experiment.load(kinds)?, kinds, &stage, out),
         Command::Diff { first, second, place } => {

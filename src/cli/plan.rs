@@ -5,12 +5,13 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use super::forecast::{Forecast, bytes, duration, scaled};
 use super::{Failure, store};
 use crate::experiment::Experiment;
 use crate::plan::explain::{self, Reason};
-use crate::plan::{self, Plan, Reading, Step, StepInput, Work, inputs::Content};
+use crate::plan::{self, Plan, Reading, Step, StepInput, inputs::Content};
 use crate::report::render::{Format, Grid};
-use crate::stages::{Estimate, Kind};
+use crate::stages::{Estimate, Kind, estimate::Memory};
 
 /// Inputs larger than this are not read for a plan when they are not remembered.
 pub const READ: u64 = 64 << 20;
@@ -25,9 +26,10 @@ pub fn run(
 ) -> Result<(), Failure> {
     let store = store(experiment);
     let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(READ))?;
+    let forecast = Forecast::new(&plan, &store, &experiment.run)?;
     let reasons = if explain || json { explain::explain(experiment, &plan, &store)? } else { BTreeMap::new() };
     if json {
-        writeln!(out, "{:#}", as_json(experiment, &plan, &reasons))?;
+        writeln!(out, "{:#}", as_json(experiment, &plan, &reasons, &forecast))?;
         return Ok(());
     }
     for (&step, reasons) in &reasons {
@@ -38,8 +40,15 @@ pub fn run(
     if !reasons.is_empty() {
         writeln!(out)?;
     }
-    grid(&plan).write(Format::Text, out)?;
+    grid(&plan, &forecast).write(Format::Text, out)?;
     writeln!(out, "\n{}", sentence(experiment, &plan))?;
+    let wanted = crate::execute::wanted(&plan, &[]);
+    if let Some(expected) = expectation(&forecast, &plan, &wanted, experiment.run.jobs) {
+        writeln!(out, "{expected}")?;
+    }
+    if let Err(refusal) = forecast.check(&plan, &wanted) {
+        writeln!(out, "will be refused: {refusal}")?;
+    }
     for (reference, files, bytes) in pending(&plan) {
         let megabytes = bytes as f64 / 1e6;
         writeln!(
@@ -62,8 +71,47 @@ fn state(step: &Step<'_>) -> &'static str {
     }
 }
 
-/// Steps by stage.
-fn grid(plan: &Plan<'_>) -> Grid {
+/// What the steps of a stage that are to run need together; of parameters and memory the most that one needs.
+#[derive(Default)]
+struct Needs {
+    parameters: Option<u64>,
+    flops: Option<f64>,
+    memory: Option<u64>,
+    seconds: Option<f64>,
+    /// Some step's time is unknown.
+    is_partial: bool,
+}
+
+impl Needs {
+    fn add(&mut self, estimate: &Estimate, seconds: Option<f64>) {
+        self.parameters = self.parameters.max(estimate.parameters);
+        self.memory = self.memory.max(estimate.memory.as_ref().map(Memory::total));
+        let sum = |left: Option<f64>, right: Option<f64>| right.map_or(left, |right| Some(left.unwrap_or(0.0) + right));
+        self.flops = sum(self.flops, estimate.flops);
+        self.seconds = sum(self.seconds, seconds);
+        self.is_partial |= seconds.is_none();
+    }
+
+    fn cells(&self) -> [String; 4] {
+        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
+        let seconds = self.seconds.map(duration);
+        [
+            self.parameters.map_or_else(|| "–".to_owned(), |count| scaled(count as f64)),
+            self.flops.map_or_else(|| "–".to_owned(), scaled),
+            or_unknown(self.memory.map(bytes)),
+            or_unknown(if self.is_partial { seconds.map(|seconds| format!("≥ {seconds}")) } else { seconds }),
+        ]
+    }
+}
+
+/// Steps by stage, and what those to run need.
+fn grid(plan: &Plan<'_>, forecast: &Forecast) -> Grid {
+    let mut needs: BTreeMap<&str, Needs> = BTreeMap::new();
+    for (&step, estimate) in forecast.estimates.iter().filter(|(step, _)| plan.steps[**step].is_needed) {
+        for stage in &plan.steps[step].stages {
+            needs.entry(stage).or_default().add(estimate, forecast.seconds.get(&step).copied());
+        }
+    }
     let mut order: Vec<&str> = Vec::new();
     let mut counts: BTreeMap<&str, (&str, BTreeMap<&str, usize>)> = BTreeMap::new();
     for step in &plan.steps {
@@ -85,9 +133,11 @@ fn grid(plan: &Plan<'_>) -> Grid {
         let total: usize = states_of.values().sum();
         let mut row = vec![(*stage).to_owned(), (*kind).to_owned(), total.to_string()];
         row.extend(states.iter().map(|state| states_of.get(state).copied().unwrap_or(0).to_string()));
+        row.extend(needs.get(stage).map_or_else(|| std::array::from_fn(|_| "–".to_owned()), Needs::cells));
         Some(row)
     });
-    let header = ["stage", "kind", "steps", "done", "to run", "pending", "not needed"];
+    let header =
+        ["stage", "kind", "steps", "done", "to run", "pending", "not needed", "parameters", "FLOP", "memory", "time"];
     Grid {
         title: String::new(),
         header: header.map(str::to_owned).to_vec(),
@@ -111,6 +161,16 @@ pub fn sentence(experiment: &Experiment, plan: &Plan<'_>) -> String {
     )
 }
 
+/// `about 2 min with 2 jobs on `cpu`, which has 25.2 GB (the time of 3 steps is unknown)`; nothing when nothing is to run.
+pub fn expectation(forecast: &Forecast, plan: &Plan<'_>, wanted: &[bool], jobs: usize) -> Option<String> {
+    wanted.contains(&true).then_some(())?;
+    let (seconds, unknown) = forecast.total(plan, wanted, jobs);
+    let memory = if forecast.memory == u64::MAX { "an unknown amount".to_owned() } else { bytes(forecast.memory) };
+    let unknown = if unknown > 0 { format!("; the time of {unknown} steps is unknown") } else { String::new() };
+    let jobs = if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") };
+    Some(format!("about {} with {jobs} on `{}`, which has {memory}{unknown}", duration(seconds), forecast.device))
+}
+
 fn pending<'p>(plan: &'p Plan<'_>) -> Vec<(&'p str, usize, u64)> {
     let mut found: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for input in plan.steps.iter().flat_map(|step| step.inputs.values()) {
@@ -129,15 +189,12 @@ fn not_applicable<'p>(plan: &'p Plan<'_>) -> BTreeMap<&'p str, usize> {
     found
 }
 
-/// What a stage says that it will need, as far as its settings tell.
-fn estimate(step: &Step<'_>) -> Option<Estimate> {
-    match &step.work {
-        Work::Stage { kind, node } => kind.estimate(&node.settings).ok(),
-        Work::Comparison { .. } => None,
-    }
-}
-
-fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, Vec<Reason>>) -> Value {
+fn as_json(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    reasons: &BTreeMap<usize, Vec<Reason>>,
+    forecast: &Forecast,
+) -> Value {
     let steps: Vec<Value> = plan
         .steps
         .iter()
@@ -167,7 +224,9 @@ fn as_json(experiment: &Experiment, plan: &Plan<'_>, reasons: &BTreeMap<usize, V
                 "state": state(step),
                 "points": step.points,
                 "because": because,
-                "estimate": estimate(step),
+                "estimate": forecast.estimates.get(&index),
+                "expected_memory": forecast.estimates.get(&index).and_then(|e| Some(e.memory.as_ref()?.total())),
+                "expected_seconds": forecast.seconds.get(&index),
                 "inputs": inputs,
                 "identity": step.identity,
             })

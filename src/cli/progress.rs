@@ -59,6 +59,14 @@ impl<'a> Progress<'a> {
                 Some(self.settle(&mut state, *step, &format!("same inputs as `{artifact}`: not run")))
             }
             Event::Elsewhere(step) => Some(self.settle(&mut state, *step, "done by another process")),
+            Event::Again { step, error, after } => {
+                state.running.remove(step);
+                Some(format!(
+                    "{} failed; tried again in {:.0} s\nerror: {error}",
+                    self.label(*step),
+                    after.as_secs_f64()
+                ))
+            }
             Event::Failed { step, error } => Some(self.settle(&mut state, *step, &format!("failed\nerror: {error}"))),
         };
         if let Some(line) = line {

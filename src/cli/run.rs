@@ -1,16 +1,21 @@
 //! `soctok run`: runs what is not done yet, keeps the runs, prints the tables.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Failure, interrupt, plan::sentence, progress::Progress, results, store, table};
-use crate::execute::{self, Options, runs};
+use super::forecast::Forecast;
+use super::plan::{expectation, sentence};
+use super::{Failure, interrupt, progress::Progress, results, store, table};
+use crate::execute::schedule::Limits;
+use crate::execute::{self, Event, Options, runs};
 use crate::experiment::Experiment;
+use crate::models::device;
 use crate::plan::{self, Plan, Reading};
 use crate::report::render::Format;
-use crate::stages::Kind;
+use crate::stages::{Kind, Served};
 
 /// See the module.
 pub fn run(
@@ -21,25 +26,49 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    crate::models::device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
+    device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = store(experiment);
     let mut plan = plan::plan(experiment, kinds, &store, Reading::Everything)?;
     let only = selected(&plan, only)?;
     let wanted = execute::wanted(&plan, &only);
     plan::bring_models(experiment, &mut plan, &wanted)?;
+    let mut forecast = Forecast::new(&plan, &store, &experiment.run)?;
+    forecast.check(&plan, &wanted)?;
     store.create()?;
     store.save_signatures()?;
     plan.listings.iter().try_for_each(|(digest, files)| store.keep_listing(digest, files))?;
     super::say(&sentence(experiment, &plan));
+    if let Some(expected) = expectation(&forecast, &plan, &wanted, experiment.run.jobs) {
+        super::say(&expected);
+    }
     let options = Options {
         jobs: experiment.run.jobs,
-        device: experiment.run.device.clone(),
+        device: forecast.device.clone(),
         cancelled: interrupt::flag(),
         only,
+        keep_going: experiment.run.keep_going,
+        retries: experiment.run.retries,
+        retry_on: experiment.run.retry_on.clone(),
+        memory: forecast.memory_of_steps(),
+        limits: Limits { memory: forecast.memory, is_exclusive: device::is_gpu(&forecast.device) },
     };
     let progress = Progress::new(&plan, wanted.iter().filter(|wanted| **wanted).count());
-    let outcome = execute::execute(&plan, &store, &options, &|event| progress.show(&event));
+    let took = Mutex::new(Vec::new());
+    let outcome = execute::execute(&plan, &store, &options, &|event| {
+        if let Event::Done { step, seconds } = event {
+            took.lock().unwrap_or_else(PoisonError::into_inner).push((step, seconds));
+        }
+        progress.show(&event);
+    });
     progress.clear();
+    for (step, seconds) in took.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(estimate) = forecast.estimates.get(&step) {
+            forecast.pace.learn(&forecast.device, plan.steps[step].work.kind(), estimate, seconds);
+        }
+    }
+    if outcome.executed > 0 {
+        forecast.pace.save();
+    }
     let complete = runs::write(experiment, &plan, &store)?;
     if json {
         let points = results::as_json(&plan, &store)?;
@@ -47,7 +76,10 @@ pub fn run(
         let facts = json!({
             "experiment": experiment.name,
             "executed": outcome.executed, "cut_off": outcome.cut_off, "elsewhere": outcome.elsewhere,
-            "failed": failed, "not_reached": outcome.not_reached, "points": points,
+            "failed": failed, "not_reached": outcome.not_reached,
+            "models": { "loaded": outcome.served.loads.0, "reused": outcome.served.reuses.0,
+                "seconds_saved": outcome.served.reuses.1 },
+            "points": points,
         });
         writeln!(out, "{facts:#}")?;
     } else if experiment.tables.is_empty() {
@@ -63,6 +95,13 @@ pub fn run(
         store.root().join("runs").display(),
         started.elapsed().as_secs_f64(),
     ));
+    let Served { loads, reuses } = outcome.served;
+    if reuses.0 > 0 {
+        super::say(&format!(
+            "{} models loaded in {:.1} s, used again {} times: {:.1} s of loading saved",
+            loads.0, loads.1, reuses.0, reuses.1,
+        ));
+    }
     if outcome.cancelled {
         return Err(Failure::Steps("stopped on request; the same command goes on".into()));
     }

@@ -1,30 +1,23 @@
 //! One step: lease, early cut-off, run, commit.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Attempt, Event, Options, StepError, artifact, log};
+use super::{Attempt, Event, Shop, StepError, artifact, log};
 use crate::comparisons;
 use crate::plan::inputs::{Content, content};
 use crate::plan::{Plan, Step, StepInput, Work, key};
-use crate::stages::{Context, Input, Inputs, ModelCache, StageError, Summary};
+use crate::stages::{Context, Input, Inputs, StageError, Summary};
 use crate::store::lease::{Claim, Waiting};
 use crate::store::upkeep::ProgressRecord;
 use crate::store::{Cost, RecordedInput, StepRecord, Store, provenance};
 
 /// Runs the step `index` unless it is done, held by another process, or equal to a finished one.
-pub(super) fn attempt(
-    plan: &Plan<'_>,
-    index: usize,
-    store: &Store,
-    options: &Options,
-    models: &Arc<ModelCache>,
-    seen: Option<&Waiting>,
-    report: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<Attempt, StepError> {
+pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> Result<Attempt, StepError> {
+    let Shop { plan, store, options, report, .. } = shop;
     let step = &plan.steps[index];
     let name = step.name();
     if store.is_done(&name) {
@@ -51,7 +44,7 @@ pub(super) fn attempt(
         let _log =
             log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
         let told = Mutex::new(started);
-        run(plan, step, store, options, models, &inputs, &work, &|done, total, unit| {
+        run(shop, step, &inputs, &work, &|done, total, unit| {
             report(Event::Progress { step: index, done, total, unit });
             tell(&work, &told, ProgressRecord { done, total, unit: unit.to_owned() });
         })?
@@ -156,17 +149,14 @@ fn output_key(step: &Step<'_>, inputs: &Inputs) -> String {
     key::digest(&identity)
 }
 
-#[allow(clippy::too_many_arguments, reason = "what a step is made of; a struct would be built and taken apart once")]
 fn run(
-    plan: &Plan<'_>,
+    shop: &Shop<'_>,
     step: &Step<'_>,
-    store: &Store,
-    options: &Options,
-    models: &Arc<ModelCache>,
     inputs: &Inputs,
     work: &crate::store::Work,
     progress: &(dyn Fn(u64, u64, &str) + Sync),
 ) -> Result<Summary, StepError> {
+    let Shop { plan, store, options, models, .. } = shop;
     let context = Context::new(
         work.outputs().to_owned(),
         work.scratch().to_owned(),

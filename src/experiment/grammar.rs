@@ -190,6 +190,28 @@ fn run() -> Value {
                 "pattern": "^(auto|(tch:)?(cpu|cuda:[0-9]+))$",
             },
             "jobs": { "type": "integer", "minimum": 1, "default": 1, "description": "Steps at once" },
+            "memory": {
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "description": "Gigabytes (10^9 bytes) that steps may use; what the device has when left out",
+            },
+            "keep_going": {
+                "type": "boolean",
+                "default": true,
+                "description": "Whether steps that do not need a failed one still run",
+            },
+            "retries": {
+                "type": "integer",
+                "minimum": 0,
+                "default": 0,
+                "description": "How often a step that failed for a cause in `retry_on` is tried again",
+            },
+            "retry_on": {
+                "type": "array",
+                "items": { "enum": ["io", "stage", "panic"] },
+                "default": ["io"],
+                "description": "`io`: a file could not be read or written; `stage`: the stage reported an error, or a program failed; `panic`: a mistake in soctok",
+            },
             "targets": names("Stages to reach; the sinks of the graph when left out"),
         },
     })

@@ -130,10 +130,15 @@ fn run_settings(report: &mut Report, merged: &Table, graph: &graph::Graph<'_>) -
     }
     let names = targets.iter().map(|stage| graph.stages[*stage].name.to_owned()).collect();
     let jobs = field("jobs").and_then(|item| item.plain().as_u64()).and_then(|jobs| usize::try_from(jobs).ok());
+    let retry_on = field("retry_on").map_or_else(|| defaults["retry_on"]["default"].clone(), Item::plain);
     let run = RunSettings {
         store: PathBuf::from(text("store").unwrap_or_else(|| default("store"))),
         device: text("device").unwrap_or_else(|| default("device")),
         jobs: jobs.unwrap_or(1),
+        memory: field("memory").and_then(|item| item.plain().as_f64()).map(|gigabytes| (gigabytes * 1e9) as u64),
+        keep_going: field("keep_going").and_then(|item| item.plain().as_bool()).unwrap_or(true),
+        retries: field("retries").and_then(|item| item.plain().as_u64()).map_or(0, |times| times.min(1000) as u32),
+        retry_on: serde_json::from_value(retry_on).unwrap_or_default(),
         targets: names,
     };
     (run, targets)
@@ -179,6 +184,18 @@ pub struct Experiment {
     pub notes: Vec<Diagnostic>,
 }
 
+/// Kinds of failure of a step, for retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A file could not be read or written, in the store or outside.
+    Io,
+    /// The stage says that an input, a setting or a result is wrong, or that a program failed.
+    Stage,
+    /// A mistake in soctok.
+    Panic,
+}
+
 /// `[run]`: how to run, which changes no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSettings {
@@ -188,6 +205,14 @@ pub struct RunSettings {
     pub device: String,
     /// Steps at once.
     pub jobs: usize,
+    /// Bytes that steps may use; `None`: what the device has.
+    pub memory: Option<u64>,
+    /// Whether steps that do not need a failed one still run.
+    pub keep_going: bool,
+    /// How often a failed step is tried again.
+    pub retries: u32,
+    /// For which causes.
+    pub retry_on: Vec<Cause>,
     /// Stages to reach; empty: the sinks of the graph.
     pub targets: Vec<String>,
 }

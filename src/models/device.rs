@@ -70,6 +70,53 @@ pub fn parse(text: &str) -> Result<Device, DeviceError> {
     }
 }
 
+/// The device that `text` means, by a name that is not `auto`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn resolve(text: &str) -> Result<String, DeviceError> {
+    let chosen = ["cuda:0", "cpu", "tch:cpu"].into_iter().find(|name| parse(name).is_ok());
+    let chosen = if text == "auto" { chosen.unwrap_or("cpu") } else { text };
+    parse(chosen).map(|_| chosen.to_owned())
+}
+
+/// Whether `text` names a GPU, which holds one step at a time.
+pub fn is_gpu(text: &str) -> bool {
+    matches!(name(text), Some(Name::Cuda(_) | Name::TorchCuda(_)))
+}
+
+/// Bytes of memory that the device has in all; of a CPU what this process may have. `None` where nothing tells.
+pub fn memory(text: &str) -> Option<u64> {
+    match name(text)? {
+        Name::Cuda(ordinal) | Name::TorchCuda(ordinal) => gpu_memory(ordinal),
+        Name::Auto | Name::Cpu | Name::TorchCpu => host_memory(),
+    }
+}
+
+/// The machine's memory, or less where a container or a job scheduler sets a limit (cgroup v2).
+fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let path = std::path::Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/'));
+    let limits = path.ancestors().take_while(|folder| folder.starts_with("/sys/fs/cgroup"));
+    let limits =
+        limits.filter_map(|folder| std::fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse().ok());
+    limits.chain([total]).min()
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_memory(ordinal: usize) -> Option<u64> {
+    driver::memory(ordinal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu_memory(_ordinal: usize) -> Option<u64> {
+    None
+}
+
 /// Every device of this machine that the binary can use, with the reason for each one that it cannot.
 pub fn available() -> Vec<(String, Result<(), DeviceError>)> {
     let mut devices = Vec::new();
@@ -174,6 +221,26 @@ mod driver {
         }
     }
 
+    /// Bytes of memory of a device.
+    pub fn memory(ordinal: usize) -> Option<u64> {
+        device_count().ok().filter(|count| ordinal < *count)?;
+        let library = open(c"libcuda.so.1");
+        // SAFETY: the driver is initialised by `device_count`; the types are those of cuda.h
+        // (CUresult cuDeviceGet(int *, int), CUresult cuDeviceTotalMem_v2(size_t *, CUdevice)).
+        unsafe {
+            let get = libc::dlsym(library, c"cuDeviceGet".as_ptr());
+            let total = libc::dlsym(library, c"cuDeviceTotalMem_v2".as_ptr());
+            if get.is_null() || total.is_null() {
+                return None;
+            }
+            let get: extern "C" fn(*mut c_int, c_int) -> c_int = std::mem::transmute(get);
+            let total: extern "C" fn(*mut usize, c_int) -> c_int = std::mem::transmute(total);
+            let (mut device, mut bytes) = (0, 0_usize);
+            let found = get(&mut device, c_int::try_from(ordinal).ok()?) == 0 && total(&mut bytes, device) == 0;
+            found.then_some(bytes as u64)
+        }
+    }
+
     /// Whether the run-time compiler is found.
     pub fn has_compiler() -> bool {
         let names = [c"libnvrtc.so", c"libnvrtc.so.13", c"libnvrtc.so.12"];
@@ -203,6 +270,16 @@ mod tests {
     fn a_backend_that_is_left_out_says_how_to_get_it() {
         let error = parse("tch:cpu").expect_err("feature is off").to_string();
         assert_eq!(error, "device `tch:cpu` is not compiled in\nhint: rebuild with `--features tch`");
+    }
+
+    #[test]
+    #[cfg(feature = "cpu")]
+    fn auto_is_resolved_and_the_host_tells_its_memory() {
+        let name = resolve("auto").expect("there is always a CPU");
+        assert_ne!(name, "auto");
+        assert_eq!(is_gpu(&name), name.contains("cuda"));
+        assert!(memory("cpu").is_some_and(|bytes| bytes > 1 << 20));
+        assert!(resolve("gpu").is_err());
     }
 
     #[test]

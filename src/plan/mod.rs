@@ -4,9 +4,11 @@
 //! found by its node's address first and by its identity second: two stages of other names with the same settings and
 //! inputs are one step.
 
+pub mod estimate;
 pub mod explain;
 pub mod inputs;
 pub mod key;
+pub mod pace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

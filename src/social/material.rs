@@ -39,8 +39,8 @@ impl Encode for LanguageModel {
 pub fn language(inputs: &Inputs, context: &Context) -> Result<Arc<LanguageModel>> {
     let input = inputs.get("language")?;
     let device = computing(context)?;
-    let key = format!("language {} {} f32", input.digest, context.device());
-    context.models().get(&key, || Ok(LanguageModel::load(&input.path, &device, DType::F32)?))
+    let what = format!("language {} f32", context.device());
+    context.models().get(&input.digest, &what, || Ok(LanguageModel::load(&input.path, &device, DType::F32)?))
 }
 
 /// The device of the step.

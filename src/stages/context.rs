@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -52,22 +53,63 @@ impl Inputs {
     }
 }
 
-/// Loaded models, shared by all steps of one process. A model is kept under its type, content digest and device.
+/// Loaded models, shared by all steps of one process. A model is kept under the digest of its content and what was
+/// made of it (its type, device and precision) until no step needs it any more.
 #[derive(Default)]
 pub struct ModelCache {
-    models: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    models: Mutex<HashMap<(String, String), Loaded>>,
+    served: Mutex<Served>,
+}
+
+struct Loaded {
+    model: Arc<dyn Any + Send + Sync>,
+    seconds: f64,
+}
+
+/// What a cache has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Served {
+    /// Models that were loaded, and the seconds it took.
+    pub loads: (usize, f64),
+    /// Times that a loaded model was used again, and the seconds that loading it took the first time.
+    pub reuses: (usize, f64),
 }
 
 impl ModelCache {
-    /// The model `key` (name it by type, input digest, device and precision), loaded by `load` the first time.
-    pub fn get<M: Any + Send + Sync>(&self, key: &str, load: impl FnOnce() -> Result<M>) -> Result<Arc<M>> {
-        let mut models = self.models.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(found) = models.get(key).and_then(|model| model.clone().downcast::<M>().ok()) {
+    /// The model of content `digest`, loaded by `load` the first time; `what` tells apart what is made of one content
+    /// (type, device and precision).
+    pub fn get<M: Any + Send + Sync>(
+        &self,
+        digest: &str,
+        what: &str,
+        load: impl FnOnce() -> Result<M>,
+    ) -> Result<Arc<M>> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (digest.to_owned(), what.to_owned());
+        let served = || self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = models.get(&key).map(|loaded| (loaded.model.clone().downcast::<M>(), loaded.seconds));
+        if let Some((Ok(found), seconds)) = found {
+            let mut served = served();
+            served.reuses = (served.reuses.0 + 1, served.reuses.1 + seconds);
             return Ok(found);
         }
+        let started = Instant::now();
         let model = Arc::new(load()?);
-        models.insert(key.to_owned(), model.clone());
+        let seconds = started.elapsed().as_secs_f64();
+        models.insert(key, Loaded { model: model.clone(), seconds });
+        let mut served = served();
+        served.loads = (served.loads.0 + 1, served.loads.1 + seconds);
         Ok(model)
+    }
+
+    /// Drops what was made of the content `digest`: its memory is free once the steps that use it are done.
+    pub fn release(&self, digest: &str) {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).retain(|(content, _), _| content != digest);
+    }
+
+    /// What it has done so far.
+    pub fn served(&self) -> Served {
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,7 +198,7 @@ impl<'a> Context<'a> {
 
 /// Writes a line at the end of a file that is opened once.
 fn append(file: &Mutex<Option<std::fs::File>>, path: &Path, line: &dyn std::fmt::Display) -> Result<()> {
-    let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     if file.is_none() {
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
         *file = Some(opened.map_err(StageError::io(path))?);

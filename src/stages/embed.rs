@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Tensor;
 
+use super::estimate::{Passes, social};
 use super::perplexity::{caption_index, inherit, language, no_projector};
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::npy::{self, Array};
 use crate::social::columns::broken;
 use crate::social::injection;
@@ -127,6 +128,7 @@ impl Stage for Embed {
     const SUMMARY: &'static str =
         "Pools the language model's hidden states of each clip, every pool of every layer at once";
     const GIVES: &'static [&'static str] = &["embeddings"];
+    const ON_DEVICE: bool = true;
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
@@ -145,6 +147,20 @@ impl Stage for Embed {
             config.projector = None;
             config.embedding_scale = Some(EmbeddingScale::default());
         }
+    }
+
+    fn estimate(config: &Config, inputs: &Expected) -> Estimate {
+        let text = inputs.of("text");
+        let passes = Passes {
+            network: inputs.of("language").network.as_ref(),
+            sequences: text.clips_in(&config.split),
+            words: text.words,
+            social: social(config.inject.unwrap_or(Inject::None), text.words),
+            batch: config.batch as u64,
+            repeats: 1.0,
+            backward: false,
+        };
+        passes.estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::estimate::{self, Network, Size};
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::models::device;
 use crate::models::dinov2::{Dinov2, Dinov2Config, PositionResampling};
 use crate::npy::Array;
@@ -143,6 +144,7 @@ impl Stage for EncodeFrames {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Turns every frame into a feature vector";
     const GIVES: &'static [&'static str] = &["features"];
+    const ON_DEVICE: bool = true;
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
@@ -170,6 +172,20 @@ impl Stage for EncodeFrames {
         }
     }
 
+    fn estimate(config: &Config, inputs: &Expected) -> Estimate {
+        let frames = inputs.of("frames").frames;
+        let network = match config.method {
+            Method::Oracle => return Estimate { items: frames, ..Estimate::default() },
+            Method::RandomVit => Some(Network::encoder(&config.shape())),
+            Method::Dinov2 => inputs.of("encoder").network,
+        };
+        let side = config.crop.or(config.resize).map(|side| side as u64);
+        match network {
+            Some(network) => estimate::images(&network, frames, side, config.batch as u64),
+            None => Estimate { items: frames, size: Size { frames, ..Size::default() }, ..Estimate::default() },
+        }
+    }
+
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let manifest = Manifest::load(&inputs.get("frames")?.path)?;
         let features = match config.method {
@@ -181,8 +197,10 @@ impl Stage for EncodeFrames {
             }
             Method::Dinov2 => {
                 let device = device::parse(context.device())?;
-                let path = &inputs.get("encoder")?.path;
-                let model = Dinov2::load(path, &device, config.position_resampling)?;
+                let input = inputs.get("encoder")?;
+                let what = format!("encoder {} {:?}", context.device(), config.position_resampling);
+                let load = || Ok(Dinov2::load(&input.path, &device, config.position_resampling)?);
+                let model = context.models().get(&input.digest, &what, load)?;
                 encode(config, &manifest, &model, &device, context)?
             }
             Method::RandomVit => {

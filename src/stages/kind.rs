@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+use super::estimate::{Estimate, Expected};
 use super::{Context, Inputs, Result, StageError, Summary};
 
 /// A kind of stage.
@@ -24,6 +25,8 @@ pub trait Stage: 'static {
     const SUMMARY: &'static str;
     /// The artifact kinds that its folder serves as (`frames`, `features`, …).
     const GIVES: &'static [&'static str];
+    /// Whether the step computes on the device. One such step runs at a time on a GPU; the others run beside it.
+    const ON_DEVICE: bool = false;
     /// Its settings.
     type Config: Serialize + DeserializeOwned + JsonSchema;
 
@@ -36,8 +39,8 @@ pub trait Stage: 'static {
         Ok(())
     }
 
-    /// What the step will need, before anything runs.
-    fn estimate(_config: &Self::Config) -> Estimate {
+    /// What the step will need, before anything runs. What is not known stays unknown.
+    fn estimate(_config: &Self::Config, _inputs: &Expected) -> Estimate {
         Estimate::default()
     }
 
@@ -60,17 +63,6 @@ impl Upstream {
     }
 }
 
-/// What a step needs, as far as its settings tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Estimate {
-    /// Trainable parameters.
-    pub parameters: u64,
-    /// Floating-point operations.
-    pub flops: f64,
-    /// Peak bytes of memory.
-    pub memory: u64,
-}
-
 /// The word in `x-accepts` for every artifact kind.
 pub const ANY: &str = "any";
 
@@ -90,8 +82,10 @@ pub struct Kind {
     pub gives: &'static [&'static str],
     /// JSON Schema of the settings (an object with `properties`).
     pub schema: Value,
+    /// See [`Stage::ON_DEVICE`].
+    pub on_device: bool,
     normalise: fn(&Settings, &Upstream) -> Result<Settings>,
-    estimate: fn(&Settings) -> Result<Estimate>,
+    estimate: fn(&Settings, &Expected) -> Result<Estimate>,
     run: fn(&Settings, &Inputs, &Context) -> Result<Summary>,
 }
 
@@ -104,6 +98,7 @@ impl Kind {
             summary: S::SUMMARY,
             gives: S::GIVES,
             schema: schema_of::<S::Config>(),
+            on_device: S::ON_DEVICE,
             normalise: |settings, upstream| {
                 let mut config: S::Config = typed(S::KIND, settings)?;
                 S::normalise(&mut config, upstream);
@@ -114,7 +109,7 @@ impl Kind {
                     Err(error) => Err(StageError::new(format!("settings of kind `{}`: {error}", S::KIND))),
                 }
             },
-            estimate: |settings| Ok(S::estimate(&typed(S::KIND, settings)?)),
+            estimate: |settings, inputs| Ok(S::estimate(&typed(S::KIND, settings)?, inputs)),
             run: |settings, inputs, context| S::run(&typed(S::KIND, settings)?, inputs, context),
         }
     }
@@ -125,8 +120,8 @@ impl Kind {
     }
 
     /// See [`Stage::estimate`].
-    pub fn estimate(&self, settings: &Settings) -> Result<Estimate> {
-        (self.estimate)(settings)
+    pub fn estimate(&self, settings: &Settings, inputs: &Expected) -> Result<Estimate> {
+        (self.estimate)(settings, inputs)
     }
 
     /// See [`Stage::run`].

@@ -9,6 +9,7 @@ pub mod command;
 mod context;
 pub mod embed;
 pub mod encode_frames;
+pub mod estimate;
 pub mod extract_frames;
 pub mod frame_manifest;
 pub mod kind;
@@ -21,8 +22,9 @@ pub mod simulate_clips;
 pub mod split;
 pub mod train_projector;
 
-pub use context::{Context, Input, Inputs, ModelCache};
-pub use kind::{Estimate, Kind, Stage, Upstream};
+pub use context::{Context, Input, Inputs, ModelCache, Served};
+pub use estimate::{Estimate, Expected};
+pub use kind::{Kind, Stage, Upstream};
 
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary};
 
 /// See the module.
 pub struct Note;
@@ -26,6 +26,10 @@ impl Stage for Note {
     const SUMMARY: &'static str = "Writes its text to `note.txt`, after the text of another note if one is given";
     const GIVES: &'static [&'static str] = &["note"];
     type Config = Config;
+
+    fn estimate(_config: &Config, _inputs: &Expected) -> Estimate {
+        Estimate { items: Some(1), ..Estimate::default() }
+    }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let mut text = String::new();

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::estimate::{Passes, social};
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::social::columns::broken;
 use crate::social::injection::{self, wrong_clips};
 use crate::social::material::{self, Reader, Trained};
@@ -168,6 +169,7 @@ impl Stage for Perplexity {
     const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Scores every token of the text of clips under an inject mode or a control";
     const GIVES: &'static [&'static str] = &["scores"];
+    const ON_DEVICE: bool = true;
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
@@ -196,6 +198,20 @@ impl Stage for Perplexity {
         if config.pairing == Pairing::Right {
             config.pairing_seed = 0;
         }
+    }
+
+    fn estimate(config: &Config, inputs: &Expected) -> Estimate {
+        let text = inputs.of("text");
+        let passes = Passes {
+            network: inputs.of("language").network.as_ref(),
+            sequences: text.clips_in(&config.split),
+            words: text.words,
+            social: social(config.inject.unwrap_or(Inject::None), text.words),
+            batch: config.batch as u64,
+            repeats: 1.0,
+            backward: false,
+        };
+        passes.estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::checkpoint::Checkpoints;
-use super::{Context, Estimate, Inputs, Result, Stage, StageError, Summary};
+use super::estimate::{Memory, Network, Size};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
 use crate::models::device;
 use crate::models::gemma::{Gemma, GemmaConfig};
 use crate::models::optimizer::{AdamW, AdamWConfig, cosine_with_warm_up};
@@ -172,17 +173,27 @@ impl Stage for PretrainLm {
     const SUMMARY: &'static str =
         "Trains a small Gemma-2-shaped language model from scratch on the simulated world's texts";
     const GIVES: &'static [&'static str] = &["language_model"];
+    const ON_DEVICE: bool = true;
     type Config = Config;
 
-    fn estimate(config: &Config) -> Estimate {
+    fn estimate(config: &Config, _inputs: &Expected) -> Estimate {
         let shape = shape(config, Vocabulary::of(config.world).size());
-        let count = |(_, shape): (String, Vec<usize>)| shape.iter().product::<usize>() as u64;
-        let parameters: u64 = Gemma::weights(&shape).into_iter().map(count).sum();
+        let network = Network::language(&shape);
         // Documents are about twice as long as their captions, tags and padding included.
-        let positions = config.batch * 22 * config.world.clauses();
-        let memory =
-            16 * parameters + (positions * config.layers * (24 * config.hidden + 6 * config.intermediate) * 4) as u64;
-        Estimate { parameters, flops: 6.0 * parameters as f64 * positions as f64 * config.steps as f64, memory }
+        let tokens = 22 * config.world.clauses();
+        let positions = config.batch * tokens;
+        // Weights, gradients and two moments; and what every layer keeps for its backward pass.
+        let memory = 16 * network.parameters
+            + (positions * config.layers * (24 * config.hidden + 6 * config.intermediate) * 4) as u64;
+        let forward = network.forward(tokens as f64) + network.head() * tokens as f64;
+        Estimate {
+            parameters: Some(network.parameters),
+            flops: Some(3.0 * forward * (config.batch as u64 * config.steps) as f64),
+            memory: Some(Memory::fixed(memory)),
+            width: network.hidden,
+            size: Size { network: Some(network), ..Size::default() },
+            ..Estimate::default()
+        }
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {
@@ -226,7 +237,7 @@ impl Stage for PretrainLm {
         summary.insert("true_bits_per_caption".into(), enumeration.total(Knowledge::None).into());
         summary.insert("bits_per_caption_with_tags".into(), bits(1.0, 1.0).into());
         summary.insert("floor_bits_per_caption".into(), enumeration.total(Knowledge::Full).into());
-        summary.insert("parameters".into(), Self::estimate(config).parameters.into());
+        summary.insert("parameters".into(), Self::estimate(config, &Expected::default()).parameters.into());
         Ok(summary)
     }
 }

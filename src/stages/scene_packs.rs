@@ -9,7 +9,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use super::estimate::Size;
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
 use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
@@ -114,6 +115,15 @@ impl Stage for ScenePacks {
         }
         if config.tagger == tagger::Method::None {
             config.tagger_view = tagger::View::default();
+        }
+    }
+
+    fn estimate(_config: &Config, inputs: &Expected) -> Estimate {
+        let (text, features) = (inputs.of("text"), inputs.of("features"));
+        Estimate {
+            items: text.clips_in("all"),
+            size: Size { width: features.width, frames: features.frames, ..text.clone() },
+            ..Estimate::default()
         }
     }
 

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, Estimate, Inputs, Result, Stage, StageError, Summary};
+use super::estimate::{Memory, Size};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
 use crate::social::transcripts::{self, Clip, Utterance, Word};
 use crate::stats::random::{Stream, Streams};
@@ -117,10 +118,22 @@ impl Stage for SimulateClips {
         }
     }
 
-    fn estimate(config: &Config) -> Estimate {
+    fn estimate(config: &Config, _inputs: &Expected) -> Estimate {
+        let clips = [("train", config.train_clips), ("test", config.test_clips)];
         let frames = (config.train_clips + config.test_clips) * config.world.clauses() * config.frames_per_phase;
         let pixels = (frames * config.size * config.size * 3) as u64;
-        Estimate { parameters: 0, flops: 20.0 * pixels as f64, memory: 2 * pixels + (64 << 20) }
+        Estimate {
+            items: Some(frames as u64),
+            // The pictures, once as they are made and once as they are written.
+            memory: Some(Memory::fixed(2 * pixels + (64 << 20))),
+            size: Size {
+                clips: clips.into_iter().map(|(split, count)| (split.to_owned(), count as u64)).collect(),
+                words: Some(if config.world.clauses() == 1 { 9.0 } else { 21.0 }),
+                frames: Some(frames as u64),
+                ..Size::default()
+            },
+            ..Estimate::default()
+        }
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {

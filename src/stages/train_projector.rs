@@ -15,8 +15,9 @@ use std::path::Path;
 use burn::module::{Module, Param};
 
 use super::checkpoint::Checkpoints;
+use super::estimate::{Passes, social};
 use super::scene_packs::pos_set;
-use super::{Context, Inputs, Result, Stage, StageError, Summary, Upstream};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::models::optimizer::AdamW;
 use crate::social::injection::{self, Bank};
 use crate::social::material::{self, Source};
@@ -39,6 +40,7 @@ impl Stage for TrainProjector {
     const SUMMARY: &'static str =
         "Trains the projector that turns a clip's vectors into social tokens, through the frozen language model";
     const GIVES: &'static [&'static str] = &["projector"];
+    const ON_DEVICE: bool = true;
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
@@ -58,6 +60,26 @@ impl Stage for TrainProjector {
             config.context_turns = context_turns();
             config.chunk_words = 0;
         }
+    }
+
+    fn estimate(config: &Config, inputs: &Expected) -> Estimate {
+        let (text, network) = (inputs.of("text"), inputs.of("language").network);
+        let sequences = text.clips_in(&config.split);
+        let batch = config.batch as u64;
+        let repeats = match sequences.filter(|_| config.steps > 0) {
+            Some(sequences) => (config.steps * batch) as f64 / sequences.max(1) as f64,
+            None => config.epochs as f64,
+        };
+        let social = social(config.inject, text.words);
+        let passes =
+            Passes { network: network.as_ref(), sequences, words: text.words, social, batch, repeats, backward: true };
+        let mut estimate = passes.estimate();
+        if let (Some(network), Some(width)) = (network, inputs.of("packs").width) {
+            let middle = if config.hidden > 0 { config.hidden as u64 } else { network.hidden };
+            let projector = (width + 1) * middle + (middle + 1) * network.hidden + 2 * (width + network.hidden);
+            estimate.parameters = Some(network.parameters + projector);
+        }
+        estimate
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

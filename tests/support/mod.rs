@@ -54,6 +54,8 @@ impl Folder {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SOCTOK_")) {
             command.env_remove(name);
         }
+        // What soctok learns of the machine stays in the folder.
+        command.env("XDG_CACHE_HOME", self.path().join("cache"));
         command
     }
 

@@ -128,13 +128,7 @@ impl Dinov2 {
     /// No DINOv2, or one of which a tensor is missing, left over or of the wrong shape (`mask_token` alone may be
     /// there or not: it is never used outside training).
     pub fn load(path: &Path, device: &Device, resampling: PositionResampling) -> Result<Self, CheckpointError> {
-        let checkpoint = Checkpoint::open(path)?;
-        let is_hf = checkpoint.names().any(|name| name.ends_with(Naming::HuggingFace.anchor()));
-        let naming = if is_hf { Naming::HuggingFace } else { Naming::Timm };
-        let checkpoint = checkpoint.part_with(naming.anchor())?;
-        let folder = if path.is_dir() { Some(path.to_owned()) } else { path.parent().map(PathBuf::from) };
-        let file = folder.map(|folder| folder.join("config.json"));
-        let config = Dinov2Config::of(&checkpoint, naming, file.as_deref())?;
+        let (checkpoint, naming, config) = Self::open(path)?;
         checkpoint.check(&config.weights(naming), &["embeddings.mask_token", "mask_token"])?;
         let data = |name: &str, _: &[usize]| match name.split_once("{}") {
             None => checkpoint.data(name, DType::F32),
@@ -150,6 +144,25 @@ impl Dinov2 {
             }
         };
         Self::build(&config, naming, resampling, data, device)
+    }
+
+    /// The shape of the model at `path`, from the names and shapes of its tensors; no weight is read.
+    ///
+    /// # Errors
+    /// As [`Dinov2::load`].
+    pub fn shape(path: &Path) -> Result<Dinov2Config, CheckpointError> {
+        Ok(Self::open(path)?.2)
+    }
+
+    fn open(path: &Path) -> Result<(Checkpoint, Naming, Dinov2Config), CheckpointError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let is_hf = checkpoint.names().any(|name| name.ends_with(Naming::HuggingFace.anchor()));
+        let naming = if is_hf { Naming::HuggingFace } else { Naming::Timm };
+        let checkpoint = checkpoint.part_with(naming.anchor())?;
+        let folder = if path.is_dir() { Some(path.to_owned()) } else { path.parent().map(PathBuf::from) };
+        let file = folder.map(|folder| folder.join("config.json"));
+        let config = Dinov2Config::of(&checkpoint, naming, file.as_deref())?;
+        Ok((checkpoint, naming, config))
     }
 
     /// A model with random weights as timm draws them: matrices and positions normal with deviation 0.02, CLS 1e-6,
