@@ -175,7 +175,10 @@ impl Stage for EncodeFrames {
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
         let frames = inputs.of("frames").frames;
         let network = match config.method {
-            Method::Oracle => return Estimate { items: frames, ..Estimate::default() },
+            Method::Oracle => {
+                let size = Size { frames, width: Some(world::oracle::DIMENSIONS as u64), ..Size::default() };
+                return Estimate { items: frames, size, ..Estimate::default() };
+            }
             Method::RandomVit => Some(Network::encoder(&config.shape())),
             Method::Dinov2 => inputs.of("encoder").network,
         };
