@@ -55,7 +55,7 @@ pub fn run(store: &Store, one: &str, other: &str, json: bool, out: &mut dyn Writ
 }
 
 /// The folder of a run.
-fn find(store: &Store, run: &str) -> Result<PathBuf, Failure> {
+pub(super) fn find(store: &Store, run: &str) -> Result<PathBuf, Failure> {
     let runs = store.root().join("runs");
     let by_name = runs.join("by-name").join(run);
     if by_name.join("results.json").is_file() {

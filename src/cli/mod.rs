@@ -4,6 +4,7 @@
 //!
 //! [`main`] is the whole program for a given list of stage kinds: a program of your own calls it with kinds of its own.
 
+mod archive;
 mod check;
 mod devices;
 mod diff;
@@ -25,9 +26,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::execute::StepError;
+use crate::execute::{StepError, archive::ArchiveError};
 use crate::experiment::{self, Diagnostics, Experiment, LoadOptions};
 use crate::plan::PlanError;
 use crate::report::{render::Format, table::TableError};
@@ -106,8 +107,26 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Compare the bytes of every artifact in a store with its record
-    Verify {
+    /// Compare the bytes of every artifact in a store with its record, or run finished steps again and compare
+    Verify(Verify),
+    /// Write runs with everything that their steps left into one file
+    Export {
+        /// Run hashes (their beginning is enough), names under runs/by-name, or experiments: all runs of each
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// The archive to write
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Leave the outputs of steps out and keep their records and figures
+        #[arg(long)]
+        no_artifacts: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Read an archive into a store, so that nothing of it has to run again
+    Import {
+        /// What `soctok export` wrote
+        archive: PathBuf,
         #[command(flatten)]
         place: Place,
     },
@@ -137,6 +156,11 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         write: Option<PathBuf>,
     },
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// List the devices that this build and this machine have
     Devices {
         /// Print JSON
@@ -154,6 +178,50 @@ struct Place {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What to verify.
+#[derive(Debug, Args)]
+struct Verify {
+    /// The experiment whose store it is; needed to run steps again
+    file: Option<PathBuf>,
+    /// Run this many finished steps of the experiment again, beside the store, and compare what they leave
+    #[arg(long, value_name = "N", requires = "file")]
+    rerun: Option<usize>,
+    /// Which steps are run again
+    #[arg(long, default_value_t, requires = "rerun")]
+    seed: u64,
+    /// Change a setting, as in `projector.epochs=3` (may be repeated)
+    #[arg(long = "set", value_name = "STAGE.FIELD=VALUE", requires = "file")]
+    sets: Vec<String>,
+    /// Use the settings of `[profiles.NAME]`
+    #[arg(long, value_name = "NAME", requires = "file")]
+    profile: Option<String>,
+    /// The store's folder; left out, the one that the experiment names
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// The device on which steps run again
+    #[arg(long, requires = "rerun")]
+    device: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    fn run(self, kinds: &[Kind], out: &mut dyn Write) -> Result<(), Failure> {
+        let Self { file, rerun, seed, sets, profile, store, device, json } = self;
+        let Some(file) = file else {
+            let named = store.or_else(|| std::env::var_os("SOCTOK_RUN__STORE").map(PathBuf::from));
+            return upkeep::verify(&existing(&named.unwrap_or_else(|| "soctok-store".into()))?, json, out);
+        };
+        let experiment = Selected { file, sets, profile, store, device, jobs: None, json }.load(kinds)?;
+        let store = existing(&experiment.run.store)?;
+        match rerun {
+            Some(count) => upkeep::rerun(&experiment, kinds, &store, count, seed, json, out),
+            None => upkeep::verify(&store, json, out),
+        }
+    }
 }
 
 /// An experiment file and what is set above it.
@@ -235,6 +303,8 @@ enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
     Table(#[from] TableError),
     #[error(transparent)]
     Step(#[from] StepError),
@@ -249,7 +319,8 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Experiment(_) | Self::Usage(_) | Self::Plan(_) => 2,
-            Self::Store(_) | Self::Table(_) | Self::Step(_) | Self::Output(_) | Self::Steps(_) => 1,
+            Self::Archive(ArchiveError::Invalid { .. }) => 2,
+            Self::Archive(_) | Self::Store(_) | Self::Table(_) | Self::Step(_) | Self::Output(_) | Self::Steps(_) => 1,
         }
     }
 }
@@ -319,7 +390,15 @@ fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), 
         Command::Diff { first, second, place } => {
             diff::run(&Store::open(place.store), &first, &second, place.json, out)
         }
-        Command::Verify { place } => upkeep::verify(&existing(&place.store)?, place.json, out),
+        Command::Verify(verify) => verify.run(kinds, out),
+        Command::Export { runs, output, no_artifacts, place } => {
+            archive::export(&existing(&place.store)?, &runs, output.as_deref(), !no_artifacts, place.json, out)
+        }
+        Command::Import { archive, place } => archive::import(&Store::open(place.store), &archive, place.json, out),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), program(), out);
+            Ok(())
+        }
         Command::Gc { files, delete, store } => {
             let mut experiments = Vec::new();
             for file in &files {
@@ -348,6 +427,13 @@ fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), 
             table::run(&experiment.load(kinds)?, kinds, &names, format, out)
         }
     }
+}
+
+/// How the program is called: a program with kinds of its own has another name.
+fn program() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "soctok".to_owned())
 }
 
 /// Writes a line to stderr. A terminal that was closed is no reason to stop.

@@ -25,14 +25,18 @@ pub fn run(experiment: &Experiment, kinds: &[Kind], format: Format, out: &mut dy
     Ok(())
 }
 
-/// Points with coordinates, run hash and the figures of every stage.
+/// Points with coordinates, run hash, and figures and artifact of every stage that is done.
 pub fn as_json(plan: &Plan<'_>, store: &Store) -> Result<Value, Failure> {
     let mut figures = Figures::new(store);
     let mut points = Vec::new();
     for planned in &plan.points {
-        let mut stages = Map::new();
+        let (mut stages, mut artifacts) = (Map::new(), Map::new());
         for (stage, &step) in &planned.steps {
-            let summary = figures.of(&plan.steps[step].name())?.cloned();
+            let name = plan.steps[step].name();
+            let summary = figures.of(&name)?.cloned();
+            if summary.is_some() {
+                artifacts.insert((*stage).to_owned(), json!(store.artifact(&name)));
+            }
             stages.insert((*stage).to_owned(), summary.map_or(Value::Null, Value::Object));
         }
         points.push(json!({
@@ -41,6 +45,7 @@ pub fn as_json(plan: &Plan<'_>, store: &Store) -> Result<Value, Failure> {
             "run": planned.run,
             "not_applicable": planned.point.not_applicable.as_ref().map(|rule| &rule.sentence),
             "figures": stages,
+            "artifacts": artifacts,
         }));
     }
     Ok(points.into())

@@ -1,15 +1,18 @@
-//! `soctok verify` and `soctok gc`: is the store whole, and what in it does nothing reach?
+//! `soctok verify` and `soctok gc`: is the store whole, does a step give the same again, and what does nothing reach?
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, interrupt};
+use crate::execute::rerun::{self, Difference, Rerun};
+use crate::execute::{Options, StepError};
 use crate::experiment::Experiment;
 use crate::plan::{self, Reading};
-use crate::stages::Kind;
+use crate::stages::{Kind, ModelCache, StageError};
 use crate::store::{Store, upkeep::Problem};
 
 /// Compares the bytes of every artifact with its record; a difference is a failure.
@@ -38,6 +41,123 @@ pub fn verify(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), Fail
     let text =
         "the store has damaged artifacts\nhint: remove their folders under `steps/`; `soctok run` makes them again";
     Err(Failure::Steps(text.into()))
+}
+
+/// Runs `count` finished steps of an experiment again, beside the store, and compares what they leave.
+pub fn rerun(
+    experiment: &Experiment,
+    kinds: &[Kind],
+    store: &Store,
+    count: usize,
+    seed: u64,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    crate::models::device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut plan = plan::plan(experiment, kinds, store, Reading::Everything)?;
+    let mut chosen = rerun::candidates(&plan, store, seed);
+    let finished = chosen.len();
+    if finished == 0 {
+        let text = "no finished step of this experiment can be run again\nhint: `soctok run` it first";
+        return Err(Failure::Usage(text.into()));
+    }
+    chosen.truncate(count);
+    let wanted: Vec<bool> = (0..plan.steps.len()).map(|step| chosen.contains(&step)).collect();
+    plan::bring_models(experiment, &mut plan, &wanted)?;
+    let device = experiment.run.device.clone();
+    let options = Options { jobs: 1, device, cancelled: interrupt::flag(), only: Vec::new() };
+    let models = Arc::new(ModelCache::default());
+    let (mut listed, mut unlike, mut failed) = (Vec::new(), 0, 0);
+    for &index in &chosen {
+        let step = &plan.steps[index];
+        let (name, before) = (step.name(), store.record(&step.name())?.cost.device);
+        let called = format!("{} ({name})", step.stages.join(", "));
+        let outcome = match rerun::rerun(&plan, index, store, &options, &models) {
+            Err(StepError::Stage(StageError::Cancelled)) => {
+                return Err(Failure::Steps("stopped on request; the store is as it was".into()));
+            }
+            outcome => outcome,
+        };
+        unlike += usize::from(outcome.as_ref().is_ok_and(|outcome| !outcome.differences.is_empty()));
+        failed += usize::from(outcome.is_err());
+        if json {
+            listed.push(as_json(&name, &step.stages, &before, &options.device, &outcome));
+        } else {
+            write_rerun(&called, &before, &options.device, &outcome, out)?;
+        }
+    }
+    let steps = chosen.len();
+    if json {
+        let facts =
+            json!({ "finished": finished, "rerun": steps, "differ": unlike, "failed": failed, "steps": listed });
+        writeln!(out, "{facts:#}")?;
+    } else {
+        writeln!(out, "{steps} of {finished} finished steps run again: {unlike} differ, {failed} failed")?;
+    }
+    match (unlike, failed) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(Failure::Steps(
+            "steps do not give the same again\nhint: the same bytes are promised for the same binary, device, CPU and number \
+             of threads; `step.json` of the artifact says what made it"
+                .into(),
+        )),
+        _ => Err(Failure::Steps("steps that were done could not be run again".into())),
+    }
+}
+
+fn write_rerun(
+    called: &str,
+    before: &str,
+    device: &str,
+    outcome: &Result<Rerun, StepError>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    match outcome {
+        Ok(Rerun { seconds, same, differences }) if differences.is_empty() => {
+            writeln!(out, "{called}: the same bytes in {same} files ({seconds:.1} s)")?;
+        }
+        Ok(Rerun { seconds, same, differences }) => {
+            let elsewhere = if before == device { String::new() } else { format!("; made on {before}, now {device}") };
+            writeln!(out, "{called}: differs ({seconds:.1} s{elsewhere})")?;
+            for (file, difference) in differences {
+                writeln!(out, "  `{file}` {difference}")?;
+            }
+            if *same > 0 {
+                writeln!(out, "  the same bytes in {same} other files")?;
+            }
+        }
+        Err(error) => writeln!(out, "{called}: failed: {error}")?,
+    }
+    Ok(())
+}
+
+fn as_json(
+    name: &str,
+    stages: &[&str],
+    before: &str,
+    device: &str,
+    outcome: &Result<Rerun, StepError>,
+) -> serde_json::Value {
+    let mut facts = json!({ "step": name, "stages": stages, "made_on": before, "device": device });
+    match outcome {
+        Err(error) => facts["error"] = error.to_string().into(),
+        Ok(Rerun { seconds, same, differences }) => {
+            let listed: Vec<_> = differences
+                .iter()
+                .map(|(file, difference)| {
+                    let largest = match difference {
+                        Difference::Values { largest, .. } => Some(*largest),
+                        _ => None,
+                    };
+                    json!({ "file": file, "difference": difference.to_string(), "largest": largest })
+                })
+                .collect();
+            facts["seconds"] = json!(seconds);
+            facts["same_files"] = json!(same);
+            facts["differences"] = json!(listed);
+        }
+    }
+    facts
 }
 
 /// The profiles of a file, and none: what `gc` keeps is what any of them reaches.

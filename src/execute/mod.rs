@@ -3,7 +3,10 @@
 //! What another process works on is left to it and looked at again. A failed step holds up only what needs it;
 //! everything else goes on, unless the run is to stop at the first failure. [`schedule`] says which step comes next.
 
+pub mod archive;
+mod compare;
 pub mod log;
+pub mod rerun;
 pub mod runs;
 pub mod schedule;
 mod step;

@@ -144,8 +144,11 @@ fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser:
             (name.clone(), Value::Object(settings))
         })
         .collect();
+    // A name has letters, digits and `-_.` only.
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
+    let name: String = format!("{}-{}", experiment.name, label(point)).chars().map(plain).collect();
     let file = json!({
-        "name": format!("{}: {}", experiment.name, label(point)),
+        "name": name,
         "protocol": experiment.protocol,
         "data": externals("data", &experiment.data),
         "models": externals("model", &experiment.models),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Attempt, Event, Shop, StepError, artifact, log};
 use crate::comparisons;
@@ -17,7 +17,7 @@ use crate::store::{Cost, RecordedInput, StepRecord, Store, provenance};
 
 /// Runs the step `index` unless it is done, held by another process, or equal to a finished one.
 pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> Result<Attempt, StepError> {
-    let Shop { plan, store, options, report, .. } = shop;
+    let Shop { plan, store, options, report, models, .. } = shop;
     let step = &plan.steps[index];
     let name = step.name();
     if store.is_done(&name) {
@@ -32,7 +32,8 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
         return Ok(Attempt::Elsewhere);
     }
     let inputs = inputs(plan, step, store)?;
-    let output_key = output_key(step, &inputs);
+    let bytes = inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str())).collect();
+    let output_key = key::by_outputs(&step.identity, &bytes);
     if let Some(found) = store.find_by_outputs(&output_key) {
         store.alias(&name, &found)?;
         return Ok(Attempt::CutOff(found));
@@ -44,10 +45,14 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
         let _log =
             log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
         let told = Mutex::new(started);
-        run(shop, step, &inputs, &work, &|done, total, unit| {
+        let progress = |done: u64, total: u64, unit: &str| {
             report(Event::Progress { step: index, done, total, unit });
             tell(&work, &told, ProgressRecord { done, total, unit: unit.to_owned() });
-        })?
+        };
+        let (outputs, scratch) = (work.outputs().to_owned(), work.scratch().to_owned());
+        let (device, cancelled) = (options.device.clone(), options.cancelled.clone());
+        let context = Context::new(outputs, scratch, device, models.clone(), cancelled, &progress);
+        run(plan, step, store, &inputs, &context)?
     };
     unchanged(plan, step, store)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -109,7 +114,7 @@ fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), Step
 }
 
 /// Folder and content digest of every input; an upstream step's digest is that of its outputs' bytes.
-fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<Inputs, StepError> {
+pub(super) fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<Inputs, StepError> {
     let mut inputs = Inputs::default();
     for (field, input) in &step.inputs {
         let input = match input {
@@ -136,37 +141,16 @@ fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<Inputs, Ste
     Ok(inputs)
 }
 
-/// The key of the second index: like the step key, with the bytes of upstream outputs for upstream keys.
-fn output_key(step: &Step<'_>, inputs: &Inputs) -> String {
-    let mut identity = step.identity.clone();
-    let bytes: BTreeMap<_, _> = inputs.iter().map(|(field, input)| (field, &input.digest)).collect();
-    identity["inputs"] = json!(bytes);
-    if let Some(arms) = identity.get_mut("arms").and_then(Value::as_array_mut) {
-        arms.iter_mut().filter_map(Value::as_object_mut).for_each(|arm| {
-            arm.shift_remove("step");
-        });
-    }
-    key::digest(&identity)
-}
-
-fn run(
-    shop: &Shop<'_>,
+/// Does the work of a step in the folders of `context`.
+pub(super) fn run(
+    plan: &Plan<'_>,
     step: &Step<'_>,
+    store: &Store,
     inputs: &Inputs,
-    work: &crate::store::Work,
-    progress: &(dyn Fn(u64, u64, &str) + Sync),
+    context: &Context<'_>,
 ) -> Result<Summary, StepError> {
-    let Shop { plan, store, options, models, .. } = shop;
-    let context = Context::new(
-        work.outputs().to_owned(),
-        work.scratch().to_owned(),
-        options.device.clone(),
-        models.clone(),
-        options.cancelled.clone(),
-        progress,
-    );
     match &step.work {
-        Work::Stage { kind, node } => Ok(kind.run(&node.settings, inputs, &context)?),
+        Work::Stage { kind, node } => Ok(kind.run(&node.settings, inputs, context)?),
         Work::Comparison { kind, spec, arms } => {
             let arms: Vec<_> = arms
                 .iter()
@@ -175,7 +159,7 @@ fn run(
                     artifact: artifact(plan, store, arm.step),
                 })
                 .collect();
-            let rows = kind.run(&spec.settings, &spec.of.1, &arms, &context)?;
+            let rows = kind.run(&spec.settings, &spec.of.1, &arms, context)?;
             let path = context.folder().join("rows.json");
             let text = serde_json::to_string_pretty(&rows).map_err(|error| StageError::new(error.to_string()))?;
             std::fs::write(&path, text + "\n").map_err(StageError::io(&path))?;

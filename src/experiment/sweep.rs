@@ -177,10 +177,11 @@ fn axis(report: &mut Report, entry: &Entry, graph: &Graph<'_>, bound: &mut BTree
                     spans.push((target, item.span));
                 }
             }
+            let mut known = BTreeSet::new();
             for item in items {
                 let sets: Vec<Setting> = spans.iter().map(|(target, _)| (target.clone(), item.clone())).collect();
                 let label = label(&item.plain());
-                if axis.values.iter().any(|other| other.label == label) {
+                if !known.insert(label.clone()) {
                     let message = format!("axis `{name}` has the value `{label}` twice");
                     report.error(item.span, message, "each value stands once; take one away");
                     continue;

@@ -71,6 +71,18 @@ pub fn identity(kind: &Kind, settings: &Settings, inputs: &BTreeMap<String, Valu
     })
 }
 
+/// The key of the second index: that of an identity with the digests of its inputs' bytes, by field, for upstream keys.
+pub fn by_outputs(identity: &Value, inputs: &BTreeMap<&str, &str>) -> String {
+    let mut identity = identity.clone();
+    identity["inputs"] = json!(inputs);
+    if let Some(arms) = identity.get_mut("arms").and_then(Value::as_array_mut) {
+        arms.iter_mut().filter_map(Value::as_object_mut).for_each(|arm| {
+            arm.shift_remove("step");
+        });
+    }
+    digest(&identity)
+}
+
 /// Settings that differ from the kind's defaults and can change the result; references are left to the inputs.
 fn without_defaults(kind: &Kind, settings: &Settings) -> Map<String, Value> {
     let kept = settings.iter().filter(|(name, value)| {

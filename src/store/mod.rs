@@ -128,7 +128,7 @@ pub struct Cost {
 const OUTPUTS: &str = "outputs-";
 
 /// Files whose bytes are not part of what a step computes: times and messages.
-const NOT_OUTPUTS: [&str; 3] = ["step.json", "log.txt", "metrics.jsonl"];
+pub const NOT_OUTPUTS: [&str; 3] = ["step.json", "log.txt", "metrics.jsonl"];
 
 impl Store {
     /// Opens the store at `root`, which need not exist: nothing is written before [`Store::create`].
@@ -288,13 +288,15 @@ impl Store {
     }
 }
 
-fn output_digest(outputs: &BTreeMap<String, RecordedOutput>) -> String {
+/// One digest of all outputs of a step.
+pub fn output_digest(outputs: &BTreeMap<String, RecordedOutput>) -> String {
     let parsed =
         outputs.iter().filter_map(|(name, output)| Some((name.as_str(), blake3::Hash::from_hex(&output.blake3).ok()?)));
     digest::digest_tree(parsed).to_hex().to_string()
 }
 
-fn sync(path: &Path) -> Result<(), StoreError> {
+/// Waits until the disk has a file or the entries of a folder.
+pub fn sync(path: &Path) -> Result<(), StoreError> {
     std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(io(path))
 }
 
