@@ -113,7 +113,7 @@ fn one_run_exports_alone_with_what_it_was_made_of() {
         text
     };
     let readme = entry("README.md");
-    assert!(readme.contains("`data:words`: `words.txt`, 1 files") && readme.contains("soctok import"), "{readme}");
+    assert!(readme.contains("`data:words`: `words.txt`, 1 file,") && readme.contains("soctok import"), "{readme}");
     let inputs: Value = serde_json::from_str(&entry("inputs.json")).expect("is JSON");
     let expected = blake3::hash(b"words from outside\n").to_hex().to_string();
     assert_eq!(inputs["data:words"][0]["files"][""], *expected);

@@ -82,6 +82,10 @@ fn links(store: &Store) -> Result<BTreeMap<String, String>, Failure> {
 
 /// Reads an archive into a store and says how to go on.
 pub fn import(store: &Store, path: &Path, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    if !path.is_file() {
+        let text = format!("no archive `{}`\nhint: give the file that `soctok export` wrote", path.display());
+        return Err(Failure::Usage(text));
+    }
     let (contents, imported, lock) = archive::import(store, path)?;
     let lock = lock.map(|text| keep_lock(&text)).transpose()?;
     if json {

@@ -23,6 +23,7 @@ mod upkeep;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -187,7 +188,7 @@ struct Verify {
     file: Option<PathBuf>,
     /// Run this many finished steps of the experiment again, beside the store, and compare what they leave
     #[arg(long, value_name = "N", requires = "file")]
-    rerun: Option<usize>,
+    rerun: Option<NonZeroUsize>,
     /// Which steps are run again
     #[arg(long, default_value_t, requires = "rerun")]
     seed: u64,
@@ -218,7 +219,7 @@ impl Verify {
         let experiment = Selected { file, sets, profile, store, device, jobs: None, json }.load(kinds)?;
         let store = existing(&experiment.run.store)?;
         match rerun {
-            Some(count) => upkeep::rerun(&experiment, kinds, &store, count, seed, json, out),
+            Some(count) => upkeep::rerun(&experiment, kinds, &store, count.get(), seed, json, out),
             None => upkeep::verify(&store, json, out),
         }
     }

@@ -72,6 +72,7 @@ pub fn rerun(
         let step = &plan.steps[index];
         let (name, before) = (step.name(), store.record(&step.name())?.cost.device);
         let called = format!("{} ({name})", step.stages.join(", "));
+        super::say(&format!("running {called} again"));
         let outcome = match rerun::rerun(&plan, index, store, &options, &models) {
             Err(StepError::Stage(StageError::Cancelled)) => {
                 return Err(Failure::Steps("stopped on request; the store is as it was".into()));

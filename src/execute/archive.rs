@@ -278,7 +278,8 @@ fn readme(contents: &Contents, inputs: &BTreeMap<String, Vec<ExternalInput>>, pa
     }
     for (reference, contents) in inputs {
         for ExternalInput { path, digest, files } in contents {
-            text.push_str(&format!("- `{reference}`: `{}`, {} files, BLAKE3 {digest}\n", path.display(), files.len()));
+            let count = if files.len() == 1 { "1 file".to_owned() } else { format!("{} files", files.len()) };
+            text.push_str(&format!("- `{reference}`: `{}`, {count}, BLAKE3 {digest}\n", path.display()));
         }
     }
     text
