@@ -163,6 +163,11 @@ fn what_a_program_leaves_is_what_it_declared() {
     assert!(error.contains("`sh` ended with exit code 7; it wrote:\n  two\n  three\n"), "{error}");
     let error = failure("command = [\"no-such-program\"]\nversion = \"1\"", 1);
     assert!(error.contains("`no-such-program` cannot be started"), "{error}");
+    // A daemon that leaves the process group and keeps the pipes open does not hold the step up.
+    let started = Instant::now();
+    let error = failure(&sh("setsid sleep 30 & echo gone >&2; exit 5", ""), 1);
+    assert!(error.contains("exit code 5; it wrote:\n  gone\n"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let folder = Folder::new();
     folder.write("only.toml", &only(&sh("mkdir many/a; echo > many/a/b; echo > many/c", "outputs = [\"many/\"]")));
     folder.ok(&["run", "only.toml"]);

@@ -17,6 +17,8 @@ use super::super::{Context, Result, StageError};
 const ALWAYS: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 /// How often a request to stop is listened for.
 const LISTEN: Duration = Duration::from_millis(50);
+/// How long after the end of the program its last lines are waited for.
+const REST: Duration = Duration::from_secs(2);
 /// Lines of stderr in an error.
 const LAST_LINES: usize = 20;
 /// Longest line kept: a program that prints no newline must not fill the memory.
@@ -66,14 +68,19 @@ pub(super) fn run(call: &Call<'_>, context: &Context) -> Result<()> {
     })?;
     let mut running = Running { child, ended: None };
     let (sender, lines) = channel();
-    let stdout = running.child.stdout.take().map(|pipe| listen(pipe, false, sender.clone()));
-    let stderr = running.child.stderr.take().map(|pipe| listen(pipe, true, sender));
+    if let Some(pipe) = running.child.stdout.take() {
+        listen(pipe, false, sender.clone());
+    }
+    if let Some(pipe) = running.child.stderr.take() {
+        listen(pipe, true, sender);
+    }
     let mut last = VecDeque::new();
     let status = attend(&mut running, &lines, &mut last, call, context)?;
-    for thread in [stdout, stderr].into_iter().flatten() {
-        thread.join().ok();
+    // What is still in the pipes. A daemon that got away may hold them open for ever: it is not waited for.
+    let ended = Instant::now();
+    while let Ok(line) = lines.recv_timeout(REST.saturating_sub(ended.elapsed())) {
+        hear(line, &mut last, context)?;
     }
-    lines.try_iter().try_for_each(|line| hear(line, &mut last, context))?;
     if status.success() {
         return Ok(());
     }
@@ -102,7 +109,7 @@ fn attend(
             Ok(line) => hear(line, last, context)?,
             Err(RecvTimeoutError::Timeout) => {}
             // Both pipes are closed: the end is near, or the program went on without them.
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LISTEN.min(Duration::from_millis(2))),
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(5)),
         }
         if let Some(status) = running.poll()? {
             return Ok(status);
@@ -129,8 +136,8 @@ fn hear(line: Line, last: &mut VecDeque<String>, context: &Context) -> Result<()
     Ok(())
 }
 
-/// Sends each line of a pipe; ends with the pipe.
-fn listen(pipe: impl Read + Send + 'static, is_error: bool, sender: Sender<Line>) -> std::thread::JoinHandle<()> {
+/// Sends each line of a pipe, in a thread that ends with the pipe.
+fn listen(pipe: impl Read + Send + 'static, is_error: bool, sender: Sender<Line>) {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         loop {
@@ -144,7 +151,7 @@ fn listen(pipe: impl Read + Send + 'static, is_error: bool, sender: Sender<Line>
                 return;
             }
         }
-    })
+    });
 }
 
 /// A program under way. Dropping it ends it and all that it started.
