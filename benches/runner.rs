@@ -29,6 +29,7 @@ struct Cost {
 }
 
 /// Runs a command to its end.
+#[allow(clippy::zombie_processes, reason = "`wait4` waits for the process and says what it took")]
 fn run(command: &mut Command) -> Cost {
     let started = Instant::now();
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
