@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::{Failure, interrupt};
-use crate::execute::rerun::{self, Difference, Rerun};
-use crate::execute::{Options, StepError};
+use crate::execute::StepError;
+use crate::execute::rerun::{self, Difference, Place, Rerun};
 use crate::experiment::Experiment;
+use crate::models::device;
 use crate::plan::{self, Reading};
-use crate::stages::{Kind, ModelCache, StageError};
+use crate::stages::{Kind, StageError};
 use crate::store::{Store, upkeep::Problem};
 
 /// Compares the bytes of every artifact with its record; a difference is a failure.
@@ -53,7 +53,7 @@ pub fn rerun(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    crate::models::device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
+    let device = device::resolve(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut plan = plan::plan(experiment, kinds, store, Reading::Everything)?;
     let mut chosen = rerun::candidates(&plan, store, seed);
     let finished = chosen.len();
@@ -64,16 +64,14 @@ pub fn rerun(
     chosen.truncate(count);
     let wanted: Vec<bool> = (0..plan.steps.len()).map(|step| chosen.contains(&step)).collect();
     plan::bring_models(experiment, &mut plan, &wanted)?;
-    let device = experiment.run.device.clone();
-    let options = Options { jobs: 1, device, cancelled: interrupt::flag(), only: Vec::new() };
-    let models = Arc::new(ModelCache::default());
+    let place = Place { device, cancelled: interrupt::flag(), ..Place::default() };
     let (mut listed, mut unlike, mut failed) = (Vec::new(), 0, 0);
     for &index in &chosen {
         let step = &plan.steps[index];
         let (name, before) = (step.name(), store.record(&step.name())?.cost.device);
         let called = format!("{} ({name})", step.stages.join(", "));
         super::say(&format!("running {called} again"));
-        let outcome = match rerun::rerun(&plan, index, store, &options, &models) {
+        let outcome = match rerun::rerun(&plan, index, store, &place) {
             Err(StepError::Stage(StageError::Cancelled)) => {
                 return Err(Failure::Steps("stopped on request; the store is as it was".into()));
             }
@@ -82,9 +80,9 @@ pub fn rerun(
         unlike += usize::from(outcome.as_ref().is_ok_and(|outcome| !outcome.differences.is_empty()));
         failed += usize::from(outcome.is_err());
         if json {
-            listed.push(as_json(&name, &step.stages, &before, &options.device, &outcome));
+            listed.push(as_json(&name, &step.stages, &before, &place.device, &outcome));
         } else {
-            write_rerun(&called, &before, &options.device, &outcome, out)?;
+            write_rerun(&called, &before, &place.device, &outcome, out)?;
         }
     }
     let steps = chosen.len();

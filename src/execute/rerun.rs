@@ -3,13 +3,25 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::{Options, StepError, compare, log, step};
+use super::{StepError, compare, log, step};
 use crate::plan::{Plan, StepInput};
 use crate::stages::{Context, ModelCache, StageError};
 use crate::store::digest::{digest_file, files_below};
 use crate::store::{NOT_OUTPUTS, Store, lease, write_json};
+
+/// Where steps run again.
+#[derive(Default)]
+pub struct Place {
+    /// The device, as in `cpu` or `cuda:0`.
+    pub device: String,
+    /// Raised to stop.
+    pub cancelled: Arc<AtomicBool>,
+    /// Models loaded once for all of them.
+    pub models: Arc<ModelCache>,
+}
 
 /// What came of running a step again.
 #[derive(Debug)]
@@ -72,16 +84,10 @@ pub fn candidates(plan: &Plan<'_>, store: &Store, seed: u64) -> Vec<usize> {
 
 /// Runs the finished step `index` again in a folder of its own and compares its outputs with those in the store, which is
 /// only read.
-pub fn rerun(
-    plan: &Plan<'_>,
-    index: usize,
-    store: &Store,
-    options: &Options,
-    models: &Arc<ModelCache>,
-) -> Result<Rerun, StepError> {
+pub fn rerun(plan: &Plan<'_>, index: usize, store: &Store, place: &Place) -> Result<Rerun, StepError> {
     let step = &plan.steps[index];
-    let place = Scratch::new()?;
-    let (outputs, scratch) = (place.0.join("outputs"), place.0.join("scratch"));
+    let folder = Scratch::new()?;
+    let (outputs, scratch) = (folder.0.join("outputs"), folder.0.join("scratch"));
     for folder in [&outputs, &scratch] {
         std::fs::create_dir_all(folder).map_err(StageError::io(folder))?;
     }
@@ -90,8 +96,9 @@ pub fn rerun(
     {
         let path = outputs.join("log.txt");
         let _log = log::into_step(&path).map_err(StageError::io(&path))?;
-        let (device, cancelled) = (options.device.clone(), options.cancelled.clone());
-        let context = Context::new(outputs.clone(), scratch, device, models.clone(), cancelled, &|_, _, _| {});
+        let Place { device, cancelled, models } = place;
+        let (device, models, cancelled) = (device.clone(), models.clone(), cancelled.clone());
+        let context = Context::new(outputs.clone(), scratch, device, models, cancelled, &|_, _, _| {});
         let summary = step::run(plan, step, store, &inputs, &context)?;
         write_json(&outputs.join("summary.json"), &summary)?;
     }
