@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Folder, text};
 
-/// A training step of some seconds on the one-clause world, with dropout and an order to get wrong.
+/// A training step of some seconds on the one-clause world, with dropout, an order, accumulated gradients and best weights
+/// to get wrong.
 fn training(folder: &Folder) {
     let language = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/one-clause-language");
     let file = format!(
@@ -36,8 +37,12 @@ packs = "stage:packs"
 inject = "full"
 lead_in = ":"
 steps = 150
-batch = 16
+batch = 8
+accumulate = 2
 dropout = 0.1
+validation = "test"
+checkpoint = "best"
+original_metrics = true
 "#
     );
     folder.write("interrupt.toml", &file);
@@ -68,7 +73,9 @@ fn a_run_that_was_stopped_goes_on_from_its_checkpoint_to_the_same_bytes() {
     training(&undisturbed);
     undisturbed.ok(&["run", "interrupt.toml"]);
     let expected = outcome(&undisturbed);
-    assert_eq!(expected.1.len(), 150);
+    // Thirteen steps of sixteen clips are an epoch: eleven whole ones and the end.
+    let validated = expected.1.iter().filter(|line| line["validation_loss"].is_f64()).count();
+    assert_eq!((expected.1.len(), validated), (150 + 12, 12));
 
     let folder = Folder::new();
     training(&folder);

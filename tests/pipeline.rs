@@ -247,10 +247,14 @@ fn cell_agrees(cell: &str, run: &Run, wanted: &Value, reference: &Checkpoint) {
 }
 
 fn whole_pipeline(fixture: &str, scale: &str) {
-    let folder = prepare(scale);
+    check(fixture, &prepare(scale));
+}
+
+/// Runs both experiments of a folder and compares every number that the fixture has.
+fn check(fixture: &str, folder: &Folder) {
     let expected = read_json(&fixtures().join(fixture).join("expected.json"));
     let reference = Checkpoint::open(&fixtures().join(fixture).join("reference.safetensors")).unwrap();
-    let (cells, not_applicable) = runs(&folder, "pipeline.toml");
+    let (cells, not_applicable) = runs(folder, "pipeline.toml");
     assert_eq!((cells.len(), not_applicable), (17, 3), "defined cells and cells that are n/a");
     let mut embeddings: Vec<PathBuf> = cells.values().map(|run| run.artifact("embed")).collect();
     embeddings.sort();
@@ -266,7 +270,7 @@ fn whole_pipeline(fixture: &str, scale: &str) {
             }
         }
     }
-    for (inject, run) in runs(&folder, "training.toml").0 {
+    for (inject, run) in runs(folder, "training.toml").0 {
         let open = |file: &str| Checkpoint::open(&run.artifact("projector").join(file)).unwrap();
         let (gradients, weights) = (open("gradients.safetensors"), open("projector.safetensors"));
         for weight in ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"] {
@@ -278,6 +282,31 @@ fn whole_pipeline(fixture: &str, scale: &str) {
                 close(&format!("{weight} after a step"), &weights.floats(weight).unwrap().0, &wanted, 1e-4);
             }
         }
+    }
+}
+
+/// The fixture's own choices where another protocol than `controlled` makes others.
+fn under(protocol: &str, folder: &Folder) {
+    let named = |text: &str, name: &str| {
+        text.replace(&format!("name = \"{name}\""), &format!("name = \"{name}\"\nprotocol = \"{protocol}\""))
+    };
+    let packs = "kind = \"scene_packs\"";
+    let frames = |text: String| text.replace(packs, &format!("{packs}\nlocal_frame = \"nearest\""));
+    let embed = "kind = \"embed\"";
+    let whole = frames(named(EXPERIMENT, "pipeline")).replace(embed, &format!("{embed}\nappend_eos = true"));
+    let train = "kind = \"train_projector\"";
+    let own = "bos = true\ntags = \"none\"\ndisabled = \"removed\"\nprecision = \"f32\"";
+    let training = frames(named(TRAINING, "training")).replace(train, &format!("{train}\n{own}"));
+    folder.write("pipeline.toml", &whole.replace("SCALE", "after"));
+    folder.write("training.toml", &training.replace("SCALE", "after"));
+}
+
+#[test]
+fn social_rows_scaled_like_text_under_the_originals_protocols() {
+    for protocol in ["paper-2025", "repo-2025-12"] {
+        let folder = prepare("after");
+        under(protocol, &folder);
+        check("pipeline_prescaled", &folder);
     }
 }
 

@@ -4,10 +4,42 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::checkpoint::CheckpointError;
 use super::gemma::Gemma;
+
+/// In which precision a frozen language model holds its weights and computes; norms, softmax and losses are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16, half the memory. A CPU has no such arithmetic here: every product is computed in f32 and rounded, which is
+    /// right and slow.
+    Bf16,
+}
+
+impl Precision {
+    /// As Burn names it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// As in config keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
 
 /// A frozen language model with its tokenizer.
 pub struct LanguageModel {

@@ -1,7 +1,8 @@
 //! The projector: from visual features to vectors in the embedding space of the language model.
 //!
 //! `original` is that of the original project, ScaleShift – Linear – GELU – Dropout – Linear – ScaleShift, with its
-//! checkpoint's key names (`net.0.g`, `net.1.weight`, …). `mlp` is fc1 – GELU – fc2. GELU is the exact one.
+//! checkpoint's key names (`net.0.g`, `net.1.weight`, …); `layer_norm` is its variant without ScaleShift, LayerNorm –
+//! Linear – GELU – Dropout – Linear. `mlp` is fc1 – GELU – fc2. GELU is the exact one.
 //! Dropout factors are made by the caller from its random streams, so that nothing here has hidden state.
 
 use std::path::Path;
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{self, Checkpoint, CheckpointError, Expected};
 use crate::stats::random::Streams;
 
+/// Of ScaleShift, as in the original project until November 2025.
+pub const SCALE_SHIFT_EPSILON: f64 = 1e-6;
+
 /// Which layers the projector has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +26,8 @@ pub enum Layers {
     /// ScaleShift – Linear – GELU – Dropout – Linear – ScaleShift, as in the original project.
     #[default]
     Original,
+    /// LayerNorm – Linear – GELU – Dropout – Linear: the original's variant without ScaleShift.
+    LayerNorm,
     /// Linear – GELU – Dropout – Linear.
     Mlp,
 }
@@ -38,27 +44,40 @@ pub struct ProjectorConfig {
     pub hidden: usize,
     /// Width of the language model.
     pub output: usize,
-    /// Added to the mean square in ScaleShift.
+    /// Added to the mean square in ScaleShift, to the variance in LayerNorm.
     pub epsilon: f64,
+    /// ScaleShift holds its input and its gain within ± this, as the original project since November 2025 (10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clamp: Option<f64>,
     /// Probability that training sets a hidden value to zero.
     pub dropout: f64,
 }
 
 impl ProjectorConfig {
     /// The original's projector from features of width `input` into a model of width `output`: hidden width as the
-    /// output, epsilon 1e-6, dropout 0.1.
+    /// output, epsilon 1e-6, no clamp, dropout 0.1.
     pub fn original(input: usize, output: usize) -> Self {
-        Self { layers: Layers::Original, input, hidden: output, output, epsilon: 1e-6, dropout: 0.1 }
+        Self {
+            layers: Layers::Original,
+            input,
+            hidden: output,
+            output,
+            epsilon: SCALE_SHIFT_EPSILON,
+            clamp: None,
+            dropout: 0.1,
+        }
     }
 
-    /// The shape of a checkpoint, read off its names and shapes; epsilon and dropout, which no tensor tells, are those
-    /// of [`ProjectorConfig::original`].
+    /// The shape of a checkpoint, read off its names and shapes; epsilon, clamp and dropout, which no tensor tells, are
+    /// those of [`ProjectorConfig::original`].
     ///
     /// # Errors
     /// The tensors are not those of a projector.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let (layers, first, second) = if checkpoint.contains("fc1.weight") {
             (Layers::Mlp, "fc1.weight", "fc2.weight")
+        } else if checkpoint.contains("net.0.weight") {
+            (Layers::LayerNorm, "net.1.weight", "net.4.weight")
         } else {
             (Layers::Original, "net.1.weight", "net.4.weight")
         };
@@ -83,6 +102,14 @@ impl ProjectorConfig {
                 ("net.5.g", vec![output]),
                 ("net.5.b", vec![output]),
             ],
+            Layers::LayerNorm => vec![
+                ("net.0.weight", vec![input]),
+                ("net.0.bias", vec![input]),
+                ("net.1.weight", vec![hidden, input]),
+                ("net.1.bias", vec![hidden]),
+                ("net.4.weight", vec![output, hidden]),
+                ("net.4.bias", vec![output]),
+            ],
             Layers::Mlp => vec![
                 ("fc1.weight", vec![hidden, input]),
                 ("fc1.bias", vec![hidden]),
@@ -94,7 +121,7 @@ impl ProjectorConfig {
     }
 }
 
-/// `x / sqrt(mean(x²) + ε) · g + b` over the last dimension.
+/// ScaleShift, `x / sqrt(mean(x²) + ε) · g + b` over the last dimension, or LayerNorm, the same of `x − mean(x)`.
 #[derive(Module, Debug)]
 struct ScaleShift {
     g: Param<Tensor<1>>,
@@ -102,9 +129,16 @@ struct ScaleShift {
 }
 
 impl ScaleShift {
-    fn forward(&self, x: Tensor<2>, epsilon: f64) -> Tensor<2> {
-        let root = (x.clone() * x.clone()).mean_dim(1).add_scalar(epsilon).sqrt();
-        x / root * self.g.val().unsqueeze() + self.b.val().unsqueeze()
+    fn forward(&self, x: Tensor<2>, config: &ProjectorConfig) -> Tensor<2> {
+        let (mut x, mut gain) = (x, self.g.val());
+        if config.layers == Layers::LayerNorm {
+            x = x.clone() - x.mean_dim(1);
+        } else if let Some(bound) = config.clamp {
+            x = x.clamp(-bound, bound);
+            gain = gain.clamp(-bound, bound);
+        }
+        let root = (x.clone() * x.clone()).mean_dim(1).add_scalar(config.epsilon).sqrt();
+        x / root * gain.unsqueeze() + self.b.val().unsqueeze()
     }
 }
 
@@ -134,16 +168,16 @@ pub struct Projector {
 
 impl Projector {
     /// A projector with PyTorch's default initial values, uniform within 1/√inputs, drawn from the streams of the
-    /// weights' names. `gain_out` is the gain of the last ScaleShift (see [`gain_out`]); `mlp` has none.
+    /// weights' names. `gain_out` is the gain of the last ScaleShift (see [`gain_out`]), which `original` alone has.
     pub fn init(config: &ProjectorConfig, gain_out: f32, streams: &Streams, device: &Device) -> Self {
         let drawn = |name: &str, shape: &[usize]| {
             let count = shape.iter().product();
             let inputs = if name.contains(".1.") || name.contains("fc1") { config.input } else { config.hidden };
             let bound = (inputs as f64).sqrt().recip();
             let values = match name {
-                "net.0.g" => vec![1.0; count],
+                "net.0.g" | "net.0.weight" => vec![1.0; count],
                 "net.5.g" => vec![gain_out; count],
-                "net.0.b" | "net.5.b" => vec![0.0; count],
+                "net.0.b" | "net.0.bias" | "net.5.b" => vec![0.0; count],
                 _ => streams.named(name).uniforms(count, -bound, bound),
             };
             Ok::<_, std::convert::Infallible>(TensorData::new(values, shape.to_vec()))
@@ -166,6 +200,25 @@ impl Projector {
         let config = config.map_or_else(|| ProjectorConfig::of(&checkpoint), |config| Ok(config.clone()))?;
         checkpoint.check(&config.weights(), &[])?;
         Self::build(&config, |name, _| checkpoint.data(name, DType::F32), device)
+    }
+
+    /// A copy of the weights on `device`.
+    pub fn on(&self, device: &Device) -> Self {
+        let mut values = self.named_values().into_iter().map(|(_, data)| data);
+        let next = |_: &str, _: &[usize]| {
+            Ok::<_, std::convert::Infallible>(values.next().expect("a projector has every weight of its shape"))
+        };
+        match Self::build(&self.config, next, device) {
+            Ok(projector) => projector,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same weights with other settings of the norms, which no tensor tells.
+    pub fn with_norms(mut self, epsilon: f64, clamp: Option<f64>) -> Self {
+        self.config.epsilon = epsilon;
+        self.config.clamp = clamp;
+        self
     }
 
     /// Writes safetensors with the original's key names.
@@ -224,14 +277,13 @@ impl Projector {
             made.push_back(data(&name, &shape)?);
         }
         let mut next = || made.pop_front().expect("`weights` lists every tensor in this order");
-        let scale = |next: &mut dyn FnMut() -> TensorData| match config.layers {
-            Layers::Original => Some(ScaleShift { g: parameter(next(), device), b: parameter(next(), device) }),
-            Layers::Mlp => None,
+        let scale = |wanted: bool, next: &mut dyn FnMut() -> TensorData| {
+            wanted.then(|| ScaleShift { g: parameter(next(), device), b: parameter(next(), device) })
         };
-        let scale_in = scale(&mut next);
+        let scale_in = scale(config.layers != Layers::Mlp, &mut next);
         let first = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
         let second = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
-        let scale_out = scale(&mut next);
+        let scale_out = scale(config.layers == Layers::Original, &mut next);
         Ok(Self { scale_in, first, second, scale_out, config: config.clone() })
     }
 
@@ -243,9 +295,8 @@ impl Projector {
     /// Vectors `[rows, output]` of features `[rows, input]`. `dropout` are factors `[rows, hidden]` (0 or 1/(1 − p),
     /// from `Stream::dropout`) while training; evaluation passes `None`.
     pub fn forward(&self, x: Tensor<2>, dropout: Option<Tensor<2>>) -> Tensor<2> {
-        let epsilon = self.config.epsilon;
         let x = match &self.scale_in {
-            Some(scale) => scale.forward(x, epsilon),
+            Some(scale) => scale.forward(x, &self.config),
             None => x,
         };
         let inner = gelu(self.first.forward(x));
@@ -255,7 +306,7 @@ impl Projector {
         };
         let x = self.second.forward(inner);
         match &self.scale_out {
-            Some(scale) => scale.forward(x, epsilon),
+            Some(scale) => scale.forward(x, &self.config),
             None => x,
         }
     }
@@ -292,7 +343,7 @@ mod tests {
     fn what_is_saved_is_read_back_and_its_shape_is_seen() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let device = device::parse("cpu").expect("the default backend");
-        for layers in [Layers::Original, Layers::Mlp] {
+        for layers in [Layers::Original, Layers::LayerNorm, Layers::Mlp] {
             let config = ProjectorConfig { layers, hidden: 5, ..ProjectorConfig::original(3, 4) };
             let projector = Projector::init(&config, 0.1, &Streams::new(1, "test"), &device);
             let path = folder.path().join("projector.safetensors");
@@ -317,6 +368,33 @@ mod tests {
             projector.named_values().into_iter().flat_map(|(_, data)| data.try_into_vec().expect("f32")).collect();
         let expected = (0..values.len()).map(|index| index as f32 * 0.01);
         assert!(values.len() == 50 && values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
+    }
+
+    /// By hand, on x = [3, −30]: ScaleShift with g = [2, 20], b = [0.5, −1] has the root of (9 + 900) / 2 + 1e-6 below;
+    /// clamped to ± 10 it is ScaleShift of [3, −10] with g = [2, 10] and the root of 54.5 + 1e-5; LayerNorm with the same
+    /// g and no b sees ± 16.5 about the mean, whose root is 16.5.
+    #[test]
+    fn norms_and_their_clamps_follow_the_formula() {
+        let device = device::parse("cpu").expect("the default backend");
+        let norm = |b: [f32; 2], config: &ProjectorConfig| -> Vec<f32> {
+            let part = |values: [f32; 2]| Param::from_tensor(Tensor::from_floats(values, &device));
+            let x = Tensor::<2>::from_floats([[3.0, -30.0]], &device);
+            let y = ScaleShift { g: part([2.0, 20.0]), b: part(b) }.forward(x, config);
+            y.into_data().try_into_vec().expect("f32")
+        };
+        let original = ProjectorConfig::original(2, 2);
+        let clamped = ProjectorConfig { epsilon: 1e-5, clamp: Some(10.0), ..original.clone() };
+        let layer_norm = ProjectorConfig { layers: Layers::LayerNorm, epsilon: 1e-5, ..original.clone() };
+        let cases = [
+            (norm([0.5, -1.0], &original), [0.781_439, -29.143_902]),
+            (norm([0.5, -1.0], &clamped), [1.312_742, -14.545_708]),
+            (norm([0.0, 0.0], &layer_norm), [2.0, -20.0]),
+        ];
+        for (ours, expected) in cases {
+            for (ours, expected) in ours.iter().zip(expected) {
+                assert!((ours - expected).abs() < 1e-4, "{ours} and {expected}");
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::stages::{Result, StageError};
 /// The vectors that the projector reads, and which of them a social token is made of.
 pub struct Bank<'a> {
     packs: &'a Packs,
-    /// `[rows, dim]`: the packs' globals, then their locals; or the two constants of global and local tokens.
+    /// `[rows, dim]`: the packs' globals, then their locals, then causal means; or the two constants of global and local
+    /// tokens.
     pub vectors: Array<f32>,
     constant: bool,
 }
@@ -26,7 +27,11 @@ impl<'a> Bank<'a> {
     pub fn of_features(packs: &'a Packs) -> Self {
         let mut values = packs.global.values.clone();
         values.extend(&packs.locals.values);
-        let rows = packs.global.shape[0] + packs.locals.shape[0];
+        let mut rows = packs.global.shape[0] + packs.locals.shape[0];
+        if let Some(causal) = &packs.causal {
+            values.extend(&causal.means.values);
+            rows += causal.means.shape[0];
+        }
         Self { packs, vectors: Array::new([rows, packs.dim()], values), constant: false }
     }
 
@@ -54,14 +59,17 @@ impl<'a> Bank<'a> {
 
     /// Rows of [`Bank::vectors`] whose projections' mean is the token in `slot` of clip `own` (a row of the packs) when
     /// the vectors come from clip `from`. The r-th of M local tokens takes the vector of that rank among the locals of
-    /// `from`, or the global one of a clip without locals.
-    fn rows(&self, slot: Slot, own: usize, from: usize) -> Result<Vec<usize>> {
+    /// `from`, or the global one of a clip without locals. `until` is the end of what a causal global token may see.
+    fn rows(&self, slot: Slot, own: usize, from: usize, until: Option<f64>) -> Result<Vec<usize>> {
         let locals = &self.packs.clips[from].locals;
         let first_local = self.packs.clips.len();
         Ok(match slot {
             Slot::Global if self.constant => vec![0],
             Slot::Local(_) if self.constant => vec![1],
             Slot::Global if self.packs.global_mode == GlobalMode::ClipMean => vec![from],
+            Slot::Global if self.packs.global_mode == GlobalMode::CausalMean => {
+                vec![first_local + self.packs.locals.shape[0] + self.packs.causal_row(from, until)?]
+            }
             Slot::Global if locals.is_empty() => {
                 return Err(StageError::hint(
                     format!("clip `{}` has no local token to make its global one of", self.packs.clips[from].clip_id),
@@ -74,7 +82,7 @@ impl<'a> Bank<'a> {
                 let count = self.packs.clips[own].locals.len();
                 vec![first_local + locals[(2 * place + 1) * locals.len() / (2 * count)].row]
             }
-            Slot::Bos(_) | Slot::Text(_) | Slot::Eos(_) => Vec::new(),
+            Slot::Bos(_) | Slot::Text(_) | Slot::Eos(_) | Slot::Zeroed => Vec::new(),
         })
     }
 }
@@ -86,6 +94,8 @@ pub struct Prepared {
     ids: Vec<u32>,
     /// Positions of social tokens and the bank's rows that they are made of.
     social: Vec<(usize, Vec<usize>)>,
+    /// Positions that hold a vector of zeros.
+    zeroed: Vec<usize>,
     /// Positions that predict, and the ids that they should.
     labels: Vec<(usize, u32)>,
 }
@@ -111,13 +121,16 @@ pub fn prepare(
         .map(|sequence| {
             let mut social = Vec::new();
             for (position, &slot) in sequence.slots.iter().enumerate() {
-                if let (None, Some(bank)) = (slot.id(), bank) {
-                    social.push((position, bank.rows(slot, places[sequence.clip], sources[sequence.clip])?));
+                if let (true, Some(bank)) = (slot.is_social(), bank) {
+                    let (own, from) = (places[sequence.clip], sources[sequence.clip]);
+                    social.push((position, bank.rows(slot, own, from, sequence.until)?));
                 }
             }
+            let zeroed = sequence.slots.iter().enumerate().filter(|(_, slot)| **slot == Slot::Zeroed);
+            let zeroed = zeroed.map(|(position, _)| position).collect();
             let ids = sequence.slots.iter().map(|slot| slot.id().unwrap_or(pad)).collect();
             let labels = sequence.targets.iter().map(|target| (target.position - 1, target.id)).collect();
-            Ok(Prepared { ids, social, labels })
+            Ok(Prepared { ids, social, zeroed, labels })
         })
         .collect()
 }
@@ -138,6 +151,8 @@ pub struct Batch {
     pub rows: Vec<i64>,
     /// Flat places (sample · tokens + position) of the social tokens.
     places: Vec<i64>,
+    /// Flat places of vectors of zeros.
+    zeroed: Vec<i64>,
     /// `[social tokens, rows]`: how tokens are made of projected rows, when not one of each.
     mixture: Option<Vec<f32>>,
     /// (sample of the batch, position) that predict.
@@ -157,6 +172,7 @@ impl Batch {
             ids: vec![i64::from(pad); samples.len() * tokens],
             rows: Vec::new(),
             places: Vec::new(),
+            zeroed: Vec::new(),
             mixture: None,
             labels: Vec::new(),
             targets: Vec::new(),
@@ -172,6 +188,7 @@ impl Batch {
                 batch.rows.extend(rows.iter().map(|&row| row as i64));
                 groups.push(rows.len());
             }
+            batch.zeroed.extend(sample.zeroed.iter().map(|position| (start + position) as i64));
             batch.labels.extend(sample.labels.iter().map(|&(position, _)| (number, position)));
             batch.targets.extend(sample.labels.iter().map(|&(_, id)| id));
         }
@@ -223,16 +240,26 @@ impl Batch {
         let rows = gemma.rows(Tensor::<2, Int>::from_data(ids, &device));
         let shape @ [samples, tokens, hidden] = rows.dims();
         let factor = gemma.embedding_scale();
-        let Some(social) = social.filter(|_| self.is_social()) else {
+        let social = social.filter(|_| self.is_social());
+        if social.is_none() && self.zeroed.is_empty() {
             return rows.mul_scalar(factor);
-        };
+        }
         let flat = rows.reshape([samples * tokens, hidden]);
         let flat = if scale == EmbeddingScale::Before { flat.mul_scalar(factor) } else { flat };
         let mut index: Vec<i64> = (0..(samples * tokens) as i64).collect();
-        for (number, &place) in self.places.iter().enumerate() {
-            index[place as usize] = (samples * tokens + number) as i64;
+        let mut parts = vec![flat];
+        if let Some(social) = social {
+            for (number, &place) in self.places.iter().enumerate() {
+                index[place as usize] = (samples * tokens + number) as i64;
+            }
+            parts.push(social);
         }
-        let joined = Tensor::cat(vec![flat, social], 0).select(0, integers(&index, &device));
+        if !self.zeroed.is_empty() {
+            let row = parts.iter().map(|part| part.dims()[0] as i64).sum();
+            self.zeroed.iter().for_each(|&place| index[place as usize] = row);
+            parts.push(Tensor::zeros([1, hidden], (&device, parts[0].dtype())));
+        }
+        let joined = Tensor::cat(parts, 0).select(0, integers(&index, &device));
         let joined = if scale == EmbeddingScale::After { joined.mul_scalar(factor) } else { joined };
         joined.reshape(shape)
     }
@@ -277,7 +304,7 @@ pub fn wrong_clips(count: usize, seed: u64) -> Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packs::{Local, PackedClip};
+    use super::super::packs::{Causal, Local, PackedClip};
     use super::super::samples::{Class, Target};
     use super::*;
     use crate::models::gemma::GemmaConfig;
@@ -300,7 +327,7 @@ mod tests {
     fn tokens_find_their_vectors() {
         let packs = packs(GlobalMode::ClipMean);
         let bank = Bank::of_features(&packs);
-        let value = |slot, own, from| bank.vectors.row(bank.rows(slot, own, from).unwrap()[0])[0];
+        let value = |slot, own, from| bank.vectors.row(bank.rows(slot, own, from, None).unwrap()[0])[0];
         assert_eq!((value(Slot::Global, 0, 0), value(Slot::Global, 0, 1)), (10.0, 20.0));
         assert_eq!((value(Slot::Local(1), 0, 0), value(Slot::Local(3), 1, 1)), (2.0, 6.0));
         // Ranks 0 and 1 of 2 fall on 1 and 3 of 4, and four fall on two twice each.
@@ -309,16 +336,17 @@ mod tests {
         assert_eq!(value(Slot::Local(0), 0, 2), 30.0);
         let constants = Bank::of_constants(&packs, Bank::means(&packs, &[0, 1]));
         assert_eq!(constants.vectors.values, [15.0, 3.5]);
-        assert_eq!(constants.rows(Slot::Local(2), 1, 0).unwrap(), [1]);
+        assert_eq!(constants.rows(Slot::Local(2), 1, 0, None).unwrap(), [1]);
     }
 
     #[test]
     fn a_global_of_locals_is_the_mean_of_projections() {
         let packs = packs(GlobalMode::ProjectedLocals);
         let bank = Bank::of_features(&packs);
-        assert_eq!(bank.rows(Slot::Global, 0, 0).unwrap(), [3, 4]);
-        assert!(bank.rows(Slot::Global, 2, 2).unwrap_err().to_string().contains("`c`"));
-        let prepared = [Prepared { ids: vec![0, 0], social: vec![(0, vec![3, 4]), (1, vec![3])], labels: vec![] }];
+        assert_eq!(bank.rows(Slot::Global, 0, 0, None).unwrap(), [3, 4]);
+        assert!(bank.rows(Slot::Global, 2, 2, None).unwrap_err().to_string().contains("`c`"));
+        let prepared =
+            [Prepared { ids: vec![0, 0], social: vec![(0, vec![3, 4]), (1, vec![3])], zeroed: vec![], labels: vec![] }];
         let batch = Batch::new(&prepared, 0);
         let device = Device::default();
         let projected = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]], &device);
@@ -355,12 +383,15 @@ mod tests {
             number: 0,
             true_bits: None,
             floor_bits: None,
+            bytes: 1,
         };
         let long = Sequence {
             clip: 0,
             utterance: 0,
             slots: vec![Slot::Bos(2), Slot::Global, Slot::Text(5)],
             targets: vec![target(2)],
+            samples: 1,
+            until: None,
         };
         let short = Sequence { slots: vec![Slot::Bos(2), Slot::Global], targets: vec![], ..long.clone() };
         let packs = packs(GlobalMode::ClipMean);
@@ -387,7 +418,73 @@ mod tests {
     }
 
     fn prepare_text() -> [Prepared; 1] {
-        [Prepared { ids: vec![2, 5], social: vec![], labels: vec![] }]
+        [Prepared { ids: vec![2, 5], social: vec![], zeroed: vec![], labels: vec![] }]
+    }
+
+    /// Of Gemma 2 2B the width is 2304, whose root is 48 exactly.
+    #[test]
+    fn a_social_row_enters_the_first_layer_of_gemma_2_2b_as_48_times_itself() {
+        let config = GemmaConfig {
+            vocabulary: 8,
+            hidden: 2304,
+            intermediate: 2,
+            heads: 1,
+            key_value_heads: 1,
+            head_dim: 2,
+            sliding: GemmaConfig::alternating(1),
+            ..GemmaConfig::default()
+        };
+        let gemma = Gemma::init(&config, &Streams::new(0, "test"), &Device::default());
+        let sample = Prepared { ids: vec![2, 0, 5], social: vec![(1, vec![0])], zeroed: vec![], labels: vec![] };
+        let row: Vec<f32> = Streams::new(1, "test").named("row").normals(2304, 0.3);
+        let social = Tensor::<2>::from_data(TensorData::new(row.clone(), [1, 2304]), &gemma.device());
+        let inputs = host(Batch::new(&[sample], 0).inputs(&gemma, Some(social), EmbeddingScale::After));
+        assert!(inputs[2304..4608].iter().zip(&row).all(|(entered, given)| *entered == 48.0 * given));
+    }
+
+    #[test]
+    fn zeroed_places_hold_zeros_with_and_without_social_tokens() {
+        let gemma = gemma();
+        let text = host(Batch::new(&prepare_text(), 0).inputs(&gemma, None, EmbeddingScale::After));
+        let sample = |social: Vec<(usize, Vec<usize>)>| Prepared {
+            ids: vec![0, 2, 0, 5],
+            social,
+            zeroed: vec![2],
+            labels: vec![],
+        };
+        let alone = sample(vec![]);
+        let alone = host(Batch::new(&[Prepared { zeroed: vec![0, 2], ..alone }], 0).inputs(
+            &gemma,
+            None,
+            EmbeddingScale::After,
+        ));
+        assert_eq!((&alone[..4], &alone[8..12]), ([0.0; 4].as_slice(), [0.0; 4].as_slice()));
+        assert_eq!((&alone[4..8], &alone[12..]), (&text[..4], &text[4..]));
+        for scale in [EmbeddingScale::Before, EmbeddingScale::After] {
+            let social = Tensor::<2>::from_data([[1.0, 2.0, 3.0, 4.0]], &gemma.device());
+            let both = host(Batch::new(&[sample(vec![(0, vec![0])])], 0).inputs(&gemma, Some(social), scale));
+            let factor = if scale == EmbeddingScale::After { 2.0 } else { 1.0 };
+            assert_eq!(both[..4], [1.0, 2.0, 3.0, 4.0].map(|value| value * factor));
+            assert_eq!((&both[8..12], &both[12..]), ([0.0; 4].as_slice(), &text[4..]), "{scale:?}");
+        }
+    }
+
+    #[test]
+    fn a_causal_global_sees_no_frame_after_the_context() {
+        let mut packs = packs(GlobalMode::CausalMean);
+        let frames = vec![vec![(0.0, 0), (1.0, 1), (2.0, 2)], vec![(0.5, 3)], vec![]];
+        packs.causal = Some(Causal { means: Array::new([4, 1], vec![0.1, 0.2, 0.3, 0.4]), frames });
+        let bank = Bank::of_features(&packs);
+        let value = |from, until| Ok(bank.vectors.row(bank.rows(Slot::Global, 0, from, until)?[0])[0]);
+        let right: Vec<f32> = [0.0, 0.99, 1.0, 1.5, f64::INFINITY].map(|until| value(0, Some(until)).unwrap()).to_vec();
+        assert_eq!(right, [0.1, 0.1, 0.2, 0.2, 0.3]);
+        assert_eq!(value(1, Some(7.0)).unwrap(), 0.4);
+        let error = |from, until| {
+            let found: Result<f32> = value(from, until);
+            found.unwrap_err().to_string()
+        };
+        assert!(error(1, Some(0.4)).contains("no frame at or before 0.4 s"), "{}", error(1, Some(0.4)));
+        assert!(error(0, None).contains("no time is known"), "{}", error(0, None));
     }
 
     #[test]

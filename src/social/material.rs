@@ -7,14 +7,14 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::injection::{Bank, Batch, Prepared};
+use super::injection::{Bank, Batch, Prepared, by_length};
 use super::packs::{Local, Packs, read_json};
 use super::prompt::{EmbeddingScale, Inject};
 use super::samples::{Encode, Encoded, Sequence};
 use super::transcripts::{Clip, Selection};
 use crate::models::device;
 use crate::models::gemma::Gemma;
-use crate::models::language::LanguageModel;
+use crate::models::language::{LanguageModel, Precision};
 use crate::models::projector::{Projector, ProjectorConfig};
 use crate::npy::{self, Array};
 use crate::stages::{Context, Inputs, Result, StageError};
@@ -37,10 +37,15 @@ impl Encode for LanguageModel {
 
 /// The language model of the field `language`, f32, loaded once per process and device.
 pub fn language(inputs: &Inputs, context: &Context) -> Result<Arc<LanguageModel>> {
+    language_in(Precision::F32, inputs, context)
+}
+
+/// The language model of the field `language` in a precision, loaded once per process, device and precision.
+pub fn language_in(precision: Precision, inputs: &Inputs, context: &Context) -> Result<Arc<LanguageModel>> {
     let input = inputs.get("language")?;
     let device = computing(context)?;
-    let what = format!("language {} f32", context.device());
-    context.models().get(&input.digest, &what, || Ok(LanguageModel::load(&input.path, &device, DType::F32)?))
+    let what = format!("language {} {}", context.device(), precision.name());
+    context.models().get(&input.digest, &what, || Ok(LanguageModel::load(&input.path, &device, precision.dtype())?))
 }
 
 /// The device of the step.
@@ -116,6 +121,14 @@ impl Trained {
             Source::Constant | Source::Mean => Some(npy::read(&path.join("constants.npy"))?),
         };
         Ok(Self { projector, description: Some(description), constants })
+    }
+
+    /// The same weights with other settings of the norms, where these are set.
+    pub fn with_norms(mut self, epsilon: Option<f64>, clamp: Option<f64>) -> Self {
+        let known = self.projector.config().clone();
+        let clamp = clamp.map_or(known.clamp, |clamp| (clamp > 0.0).then_some(clamp));
+        self.projector = self.projector.with_norms(epsilon.unwrap_or(known.epsilon), clamp);
+        self
     }
 
     /// The vectors that it reads for these packs.
@@ -227,7 +240,7 @@ pub fn packs(inputs: &Inputs, inject: Inject, clips: &[Clip]) -> Result<Packs> {
 
 /// Fails when samples that should hold social tokens hold none.
 pub fn check_social(inject: Inject, sequences: &[Sequence]) -> Result<()> {
-    let social = |sequence: &Sequence| sequence.slots.iter().any(|slot| slot.id().is_none());
+    let social = |sequence: &Sequence| sequence.slots.iter().any(|slot| slot.is_social());
     if inject == Inject::None || sequences.iter().any(social) {
         return Ok(());
     }
@@ -272,6 +285,33 @@ impl Reader<'_> {
         let inputs = batch.inputs(self.gemma, social, self.scale);
         (batch, inputs)
     }
+}
+
+/// −ln p of each sample's targets in nats, read in batches of `size` samples of like length. `done` hears how many
+/// samples are read.
+///
+/// # Errors
+/// What `done` returns.
+pub fn score(
+    reader: &Reader,
+    samples: &[Prepared],
+    size: usize,
+    mut done: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Vec<f32>>> {
+    let mut scores: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
+    let mut read = 0;
+    for chosen in by_length(samples, size) {
+        let (batch, inputs) = reader.inputs(samples, &chosen);
+        if !batch.labels.is_empty() {
+            let nll = downloaded(batch.nll(reader.gemma, reader.gemma.forward(inputs)))?;
+            for (&(sample, _), nll) in batch.labels.iter().zip(nll) {
+                scores[chosen[sample]].push(nll);
+            }
+        }
+        read += chosen.len();
+        done(read)?;
+    }
+    Ok(scores)
 }
 
 /// A matrix on a device.

@@ -21,6 +21,18 @@ pub enum GlobalMode {
     ClipMean,
     /// The mean of the clip's projected local tokens (the paper's equation 1).
     ProjectedLocals,
+    /// The mean feature of the frames up to the end of the context from which a text is predicted, then projected: nothing
+    /// of what is predicted, nor of what comes after, can be seen. Needs the times of the text.
+    CausalMean,
+}
+
+/// What causal global tokens are made of: means over all frames up to each one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Causal {
+    /// `[frames, dim]`: the mean of the clip's frames up to and with this one.
+    pub means: Array<f32>,
+    /// Time in seconds and row of each frame, in order of time, by clip.
+    pub frames: Vec<Vec<(f64, usize)>>,
 }
 
 /// A word that has a local token.
@@ -64,6 +76,8 @@ pub struct Packs {
     pub parts_of_speech: bool,
     /// Where the words' parts of speech come from, where that is known.
     pub tagging: Option<Tagging>,
+    /// With `global_mode = "causal_mean"`.
+    pub causal: Option<Causal>,
     places: HashMap<String, usize>,
 }
 
@@ -98,7 +112,8 @@ impl Packs {
         parts_of_speech: bool,
     ) -> Self {
         let places = clips.iter().enumerate().map(|(place, clip)| (clip.clip_id.clone(), place)).collect();
-        Self { clips, global, locals, global_mode, parts_of_speech, tagging: None, places }
+        let (tagging, causal) = (None, None);
+        Self { clips, global, locals, global_mode, parts_of_speech, tagging, causal, places }
     }
 
     /// Length of a vector.
@@ -116,6 +131,25 @@ impl Packs {
         })
     }
 
+    /// The row of [`Causal::means`] of the last frame of the clip in row `place` that is shown at or before `until`.
+    pub fn causal_row(&self, place: usize, until: Option<f64>) -> Result<usize> {
+        let name = &self.clips[place].clip_id;
+        let Some(until) = until else {
+            return Err(StageError::hint(
+                format!("no time is known at which the context in clip `{name}` ends, which `causal_mean` needs"),
+                "give utterances `start` and `end`, or set `global_mode = \"clip_mean\"` in the packs",
+            ));
+        };
+        let frames = self.causal.as_ref().and_then(|causal| causal.frames.get(place));
+        let seen = frames.and_then(|frames| frames.iter().rfind(|&&(time, _)| time <= until));
+        seen.map(|&(_, row)| row).ok_or_else(|| {
+            StageError::hint(
+                format!("clip `{name}` has no frame at or before {until} s, where a context ends"),
+                "count the times of frames from the start of the clip, or set `global_mode = \"clip_mean\"` in the packs",
+            )
+        })
+    }
+
     /// Leaves out the local tokens of captions or turns that these clips were loaded without; rows keep their numbers.
     pub fn narrow(&mut self, clips: &[Clip]) -> Result<()> {
         for clip in clips {
@@ -126,7 +160,8 @@ impl Packs {
         Ok(())
     }
 
-    /// Writes `clips.csv`, `global.npy`, `locals.csv`, `locals.npy` and `packs.json`.
+    /// Writes `clips.csv`, `global.npy`, `locals.csv`, `locals.npy` and `packs.json`; with causal means `causal.csv` and
+    /// `causal.npy` too.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let path = folder.join("clips.csv");
         let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
@@ -151,6 +186,9 @@ impl Packs {
         out.flush().map_err(StageError::io(&path))?;
         npy::write(&folder.join("global.npy"), &self.global)?;
         npy::write(&folder.join("locals.npy"), &self.locals)?;
+        if let Some(causal) = &self.causal {
+            causal.save(&self.clips, folder)?;
+        }
         let (global_mode, parts_of_speech) = (self.global_mode, self.parts_of_speech);
         let description = Description { dim: self.dim(), global_mode, parts_of_speech, tagging: self.tagging };
         write_json(&folder.join("packs.json"), &description)
@@ -194,6 +232,9 @@ impl Packs {
             let place = packs.place(&row[id])?;
             packs.clips[place].locals.push(local);
         }
+        if description.global_mode == GlobalMode::CausalMean {
+            packs.causal = Some(Causal::load(&packs, folder)?);
+        }
         let rows: usize = packs.clips.iter().map(|clip| clip.locals.len()).sum();
         if packs.global.shape != [packs.clips.len(), description.dim] || packs.locals.shape != [rows, description.dim] {
             return Err(StageError::new(format!(
@@ -206,6 +247,48 @@ impl Packs {
             )));
         }
         Ok(packs)
+    }
+}
+
+impl Causal {
+    fn save(&self, clips: &[PackedClip], folder: &Path) -> Result<()> {
+        let path = folder.join("causal.csv");
+        let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
+        out.write_record(["clip_id", "t_sec", "row"]).map_err(|error| broken(&path, &error))?;
+        for (clip, frames) in clips.iter().zip(&self.frames) {
+            for (time, row) in frames {
+                let record = [clip.clip_id.clone(), time.to_string(), row.to_string()];
+                out.write_record(record).map_err(|error| broken(&path, &error))?;
+            }
+        }
+        out.flush().map_err(StageError::io(&path))?;
+        Ok(npy::write(&folder.join("causal.npy"), &self.means)?)
+    }
+
+    fn load(packs: &Packs, folder: &Path) -> Result<Self> {
+        let means: Array<f32> = npy::read(&folder.join("causal.npy"))?;
+        let path = folder.join("causal.csv");
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+        let columns = Columns::of(&path, &mut reader)?;
+        let [id, time, number] = [columns.need("clip_id")?, columns.need("t_sec")?, columns.need("row")?];
+        let mut frames = vec![Vec::new(); packs.clips.len()];
+        for row in reader.records() {
+            let row = row.map_err(|error| broken(&path, &error))?;
+            let bad = |text: &str| StageError::new(format!("`{}`: `{text}` is no number", path.display()));
+            let seconds: f64 = row[time].parse().map_err(|_| bad(&row[time]))?;
+            let place: usize = row[number].parse().map_err(|_| bad(&row[number]))?;
+            frames[packs.place(&row[id])?].push((seconds, place));
+        }
+        let rows: usize = frames.iter().map(Vec::len).sum();
+        let inside = frames.iter().flatten().all(|&(_, row)| row < rows);
+        if means.shape != [rows, packs.dim()] || !inside {
+            return Err(StageError::new(format!(
+                "`causal.npy` of `{}` has shape {:?}, which does not fit the {rows} frames of `causal.csv`",
+                folder.display(),
+                means.shape
+            )));
+        }
+        Ok(Self { means, frames })
     }
 }
 
@@ -261,6 +344,11 @@ mod tests {
         assert_eq!((&back.clips, &back.global, &back.locals), (&packs.clips, &packs.global, &packs.locals));
         assert_eq!((back.global_mode, back.place("b").unwrap()), (GlobalMode::ProjectedLocals, 1));
         assert_eq!((back.parts_of_speech, back.tagging), (true, packs.tagging));
+        let means = Array::new([3, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let causal = Causal { means, frames: vec![vec![(0.0, 0), (0.5, 2)], vec![(1.25, 1)]] };
+        let causal_packs = Packs { causal: Some(causal.clone()), global_mode: GlobalMode::CausalMean, ..packs };
+        causal_packs.save(folder.path()).unwrap();
+        assert_eq!(Packs::load(folder.path()).unwrap().causal, Some(causal));
         let error = back.place("c").unwrap_err().to_string();
         assert!(error.contains("`c`") && error.contains("hint:"), "{error}");
     }

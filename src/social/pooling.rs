@@ -51,7 +51,7 @@ impl Pool {
 
     /// Whether the position with this slot, the last one or not, belongs to the pool.
     fn takes(self, slot: Slot, last: bool) -> bool {
-        let social = matches!(slot, Slot::Global | Slot::Local(_));
+        let social = slot.is_social();
         match self {
             Self::All => true,
             Self::ExcludeSoc => !social,
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn pooling_averages_and_leaves_padding_out() {
-        let sample = Sequence { clip: 0, utterance: 0, slots: SLOTS[..3].to_vec(), targets: vec![] };
+        let sample = Sequence { clip: 0, utterance: 0, slots: SLOTS[..3].to_vec(), ..Sequence::default() };
         let device = Device::default();
         let weights = Tensor::<3>::from_data(weights(&[&sample], &[Pool::ExcludeSoc, Pool::Eos], 4), &device);
         let hidden = Tensor::<3>::from_data([[[1.0, 2.0], [50.0, 50.0], [3.0, 6.0], [99.0, 99.0]]], &device);

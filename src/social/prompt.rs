@@ -55,6 +55,28 @@ pub enum Tags {
     Duplicated,
 }
 
+/// What becomes of the kind of social token that a mode of injection leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Disabled {
+    /// Its places are not there.
+    #[default]
+    Removed,
+    /// Its places stay, with a vector of zeros (the original at the time of the paper); with `none` there are no places.
+    Zeroed,
+}
+
+/// What becomes of a sample that is longer than `max_tokens`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncation {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// Its end is cut off (the original). Only tokens of text count, so that every arm predicts the same.
+    End,
+}
+
 /// Where the language model's embedding scale acts, seen from the injection of social tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -91,8 +113,28 @@ pub struct Prompt {
     pub context_turns: usize,
     /// Split a dialogue with too few turns for `context_turns` into turns of this many words; 0 leaves it out.
     pub chunk_words: usize,
+    /// Split such a dialogue into turns of this many seconds instead; 0 leaves it out.
+    pub chunk_seconds: f64,
+    /// Read the `next_word` samples of an utterance in one forward pass.
+    pub one_pass: bool,
+    /// What becomes of the kind of social token that `inject` leaves out.
+    pub disabled: Disabled,
     /// Longest sample in tokens.
     pub max_tokens: usize,
+    /// What becomes of a longer one.
+    pub truncation: Truncation,
+}
+
+impl Prompt {
+    /// Whether the kind of social token that is left out keeps its places.
+    pub fn has_zeroed_places(&self) -> bool {
+        self.disabled == Disabled::Zeroed && self.inject != Inject::None
+    }
+
+    /// Whether there are places of local tokens, filled or not.
+    pub fn has_local_places(&self) -> bool {
+        self.inject.local() || self.has_zeroed_places()
+    }
 }
 
 impl Default for Prompt {
@@ -109,7 +151,11 @@ impl Default for Prompt {
             caption_tag: "[CAP]: ".to_owned(),
             context_turns: 1,
             chunk_words: 0,
+            chunk_seconds: 0.0,
+            one_pass: false,
+            disabled: Disabled::Removed,
             max_tokens: 1024,
+            truncation: Truncation::Refuse,
         }
     }
 }

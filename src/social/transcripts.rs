@@ -113,6 +113,13 @@ impl Word {
     }
 }
 
+impl Utterance {
+    /// Its start in seconds, or its first word's.
+    pub fn begins(&self) -> Option<f64> {
+        self.start.or_else(|| self.words.first()?.start)
+    }
+}
+
 impl Clip {
     /// The cluster it belongs to in statistics: its group, or itself.
     pub fn cluster(&self) -> &str {

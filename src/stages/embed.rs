@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 use super::estimate::{Passes, social};
 use super::perplexity::{caption_index, inherit, language, no_projector};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use crate::models::language::Precision;
 use crate::npy::{self, Array};
 use crate::social::columns::broken;
 use crate::social::injection;
@@ -72,6 +73,15 @@ pub struct Config {
     /// Longest text in tokens.
     #[serde(default)]
     pub max_tokens: Option<usize>,
+    /// Precision in which the language model computes; not taken over from the projector's training.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Added to the mean square in the projector's norms. A given projector does not tell: 1e-6 unless set here.
+    #[serde(default)]
+    pub norm_epsilon: Option<f64>,
+    /// Hold the input and the gain of its ScaleShifts within ± this; 0 does not. A given projector does not tell.
+    #[serde(default)]
+    pub norm_clamp: Option<f64>,
     /// Clips at once.
     #[serde(default = "batch")]
     #[schemars(range(min = 1), extend("x-key" = false))]
@@ -145,6 +155,7 @@ impl Stage for Embed {
         if config.inject == Some(Inject::None) {
             config.packs = None;
             config.projector = None;
+            (config.norm_epsilon, config.norm_clamp) = (None, None);
             config.embedding_scale = Some(EmbeddingScale::default());
         }
     }
@@ -164,12 +175,14 @@ impl Stage for Embed {
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let language = material::language(inputs, context)?;
+        let language = material::language_in(config.precision, inputs, context)?;
         let device = language.gemma.device();
         let selection = material::selection(inputs, &config.split, config.caption_index);
         let clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
         let trained = match inputs.optional("projector") {
-            Some(input) => Some(Trained::load(&input.path, &device)?),
+            Some(input) => {
+                Some(Trained::load(&input.path, &device)?.with_norms(config.norm_epsilon, config.norm_clamp))
+            }
             None => None,
         };
         let inject = material::chosen_inject(config.inject, trained.as_ref())?;

@@ -1,20 +1,22 @@
 //! `perplexity`: how well the frozen language model predicts the text of clips, token by token.
 //!
 //! Leaves −ln p of every labelled token in `targets.csv`; figures are sums of these. Bits per word are the bits of all
-//! labelled tokens over the number of words they belong to; bits per caption the same over utterances; the perplexity
-//! is exp of the mean −ln p per labelled token.
+//! labelled tokens over the number of words they belong to; bits per caption and per byte (UTF-8, tags not counted) the
+//! same over utterances and bytes; the perplexity is exp of the mean −ln p per labelled token. The original sums means
+//! over batches weighted by their labelled tokens, which is the same mean.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Passes, social};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use crate::models::language::Precision;
 use crate::social::columns::broken;
 use crate::social::injection::{self, wrong_clips};
 use crate::social::material::{self, Reader, Trained};
-use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples, Tags};
+use crate::social::prompt::{Disabled, EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
 use crate::social::samples::{self, Class, Sequence};
 use crate::social::transcripts::{self, Clip};
 use crate::stages::scene_packs::pos_set;
@@ -105,9 +107,38 @@ pub struct Config {
     /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
     #[serde(default)]
     pub chunk_words: Option<usize>,
+    /// Split it into turns of this many seconds instead; 0 leaves it out.
+    #[serde(default)]
+    pub chunk_seconds: Option<f64>,
+    /// What becomes of the kind of social token that `inject` leaves out.
+    #[serde(default)]
+    pub disabled: Option<Disabled>,
     /// Longest sample in tokens.
     #[serde(default)]
     pub max_tokens: Option<usize>,
+    /// What becomes of a longer one.
+    #[serde(default)]
+    pub truncation: Option<Truncation>,
+    /// Precision in which the language model computes.
+    #[serde(default)]
+    pub precision: Option<Precision>,
+    /// Added to the mean square in the projector's norms. A given projector does not tell: 1e-6 unless set here.
+    #[serde(default)]
+    pub norm_epsilon: Option<f64>,
+    /// Hold the input and the gain of its ScaleShifts within ± this; 0 does not. A given projector does not tell.
+    #[serde(default)]
+    pub norm_clamp: Option<f64>,
+    /// With `inject = "none"`: begin with BOS whatever `bos` says, as the original's later text-only baseline.
+    #[serde(default)]
+    pub none_bos: Option<bool>,
+    /// Largest mean −ln p per labelled token that `perplexity` is made of (the original: 20); 0 sets no bound.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub perplexity_cap: f64,
+    /// Read all `next_word` samples of a caption in one forward pass where that gives the same probabilities.
+    #[serde(default = "yes")]
+    #[schemars(extend("x-key" = false))]
+    pub one_pass: bool,
     /// Samples at once.
     #[serde(default = "batch")]
     #[schemars(range(min = 1), extend("x-key" = false))]
@@ -130,6 +161,10 @@ pub(super) fn caption_index() -> usize {
 
 fn batch() -> usize {
     64
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Takes a setting over from the projector's training, or its default.
@@ -159,14 +194,18 @@ impl Config {
             caption_tag: self.caption_tag.clone().unwrap_or(default.caption_tag),
             context_turns: self.context_turns.unwrap_or(default.context_turns),
             chunk_words: self.chunk_words.unwrap_or(default.chunk_words),
+            chunk_seconds: self.chunk_seconds.unwrap_or(default.chunk_seconds),
+            one_pass: self.one_pass,
+            disabled: self.disabled.unwrap_or(default.disabled),
             max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
+            truncation: self.truncation.unwrap_or(default.truncation),
         }
     }
 }
 
 impl Stage for Perplexity {
     const KIND: &'static str = "perplexity";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Scores every token of the text of clips under an inject mode or a control";
     const GIVES: &'static [&'static str] = &["scores"];
     const ON_DEVICE: bool = true;
@@ -183,7 +222,11 @@ impl Stage for Perplexity {
         inherit(&mut config.caption_tag, upstream, "caption_tag", default.caption_tag);
         inherit(&mut config.context_turns, upstream, "context_turns", default.context_turns);
         inherit(&mut config.chunk_words, upstream, "chunk_words", default.chunk_words);
+        inherit(&mut config.chunk_seconds, upstream, "chunk_seconds", default.chunk_seconds);
+        inherit(&mut config.disabled, upstream, "disabled", default.disabled);
         inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
+        inherit(&mut config.truncation, upstream, "truncation", default.truncation);
+        inherit(&mut config.precision, upstream, "precision", Precision::default());
         inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
         config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
         if config.projector.is_none() {
@@ -194,6 +237,13 @@ impl Stage for Perplexity {
             config.projector = None;
             config.pairing = Pairing::Right;
             config.embedding_scale = Some(EmbeddingScale::default());
+            config.disabled = Some(Disabled::default());
+            (config.norm_epsilon, config.norm_clamp) = (None, None);
+            config.bos = config.none_bos.or(config.bos);
+        }
+        config.none_bos = None;
+        if config.inject == Some(Inject::Full) {
+            config.disabled = Some(Disabled::default());
         }
         if config.pairing == Pairing::Right {
             config.pairing_seed = 0;
@@ -215,12 +265,14 @@ impl Stage for Perplexity {
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let language = material::language(inputs, context)?;
+        let language = material::language_in(config.precision.unwrap_or_default(), inputs, context)?;
         let device = language.gemma.device();
         let selection = material::selection(inputs, &config.split, config.caption_index);
         let clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
         let trained = match inputs.optional("projector") {
-            Some(input) => Some(Trained::load(&input.path, &device)?),
+            Some(input) => {
+                Some(Trained::load(&input.path, &device)?.with_norms(config.norm_epsilon, config.norm_clamp))
+            }
             None => None,
         };
         let inject = material::chosen_inject(config.inject, trained.as_ref())?;
@@ -252,10 +304,13 @@ impl Stage for Perplexity {
         let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
         let scale = config.embedding_scale.unwrap_or_default();
         let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale };
-        let scores = score(&reader, &prepared, config.batch, context)?;
+        let count = prepared.len() as u64;
+        let scores =
+            material::score(&reader, &prepared, config.batch, |done| context.progress(done as u64, count, "sample"))?;
         check(&scores, &sequences, &clips)?;
         write(context, &clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
-        let mut summary = summary(&sequences, &scores);
+        let mut summary = summary(&sequences, &scores, config.perplexity_cap);
+        summary.insert("targets_digest".into(), samples::targets_digest(&clips, &sequences).into());
         if let Some(seen) = seen {
             summary.insert("clips_seen_in_training".into(), seen.into());
         }
@@ -269,24 +324,6 @@ pub(super) fn no_projector(inject: Inject) -> StageError {
         format!("`inject` is {inject:?} and there is no projector").to_lowercase(),
         "set `projector` to a `train_projector` stage or to a given projector, or `inject = \"none\"`",
     )
-}
-
-/// −ln p of each sample's targets, in nats.
-fn score(reader: &Reader, prepared: &[injection::Prepared], size: usize, context: &Context) -> Result<Vec<Vec<f32>>> {
-    let mut scores: Vec<Vec<f32>> = vec![Vec::new(); prepared.len()];
-    let mut done = 0;
-    for chosen in injection::by_length(prepared, size) {
-        let (batch, inputs) = reader.inputs(prepared, &chosen);
-        if !batch.labels.is_empty() {
-            let nll = material::downloaded(batch.nll(reader.gemma, reader.gemma.forward(inputs)))?;
-            for (&(sample, _), nll) in batch.labels.iter().zip(nll) {
-                scores[chosen[sample]].push(nll);
-            }
-        }
-        done += chosen.len();
-        context.progress(done as u64, prepared.len() as u64, "sample")?;
-    }
-    Ok(scores)
 }
 
 fn check(scores: &[Vec<f32>], sequences: &[Sequence], clips: &[Clip]) -> Result<()> {
@@ -338,13 +375,18 @@ fn write(
     out.flush().map_err(StageError::io(&path))
 }
 
-fn summary(sequences: &[Sequence], scores: &[Vec<f32>]) -> Summary {
+/// The figures. `cap` bounds the mean that `perplexity` is made of; 0 does not.
+fn summary(sequences: &[Sequence], scores: &[Vec<f32>], cap: f64) -> Summary {
     let (mut words, mut captions) = (BTreeSet::new(), BTreeSet::new());
-    let (mut nats, mut targets) = (0.0, 0usize);
+    let (mut nats, mut targets, mut bytes) = (0.0, 0usize, 0usize);
+    let mut classes: BTreeMap<Class, (usize, f64)> = BTreeMap::new();
     for (sequence, scores) in sequences.iter().zip(scores) {
         for (target, &nll) in sequence.targets.iter().zip(scores) {
             nats += f64::from(nll);
             targets += 1;
+            bytes += target.bytes;
+            let class = classes.entry(target.class).or_default();
+            *class = (class.0 + 1, class.1 + f64::from(nll));
             captions.insert((sequence.clip, sequence.utterance));
             words.extend(target.word.map(|word| (sequence.clip, sequence.utterance, word)));
         }
@@ -355,8 +397,21 @@ fn summary(sequences: &[Sequence], scores: &[Vec<f32>]) -> Summary {
     let mut put = |name: &str, value: f64| summary.insert(name.to_owned(), value.into());
     put("bits_per_word", bits / words.len() as f64);
     put("bits_per_caption", bits / captions);
+    put("bits_per_byte", bits / bytes as f64);
     put("bits_per_token", bits / targets as f64);
-    put("perplexity", (nats / targets as f64).exp());
+    let mean = nats / targets as f64;
+    put("perplexity", if cap > 0.0 { mean.min(cap) } else { mean }.exp());
+    let of_text = |class: &Class| matches!(class, Class::Content | Class::Function | Class::Text);
+    let text: Vec<&(usize, f64)> = classes.iter().filter(|(class, _)| of_text(class)).map(|(_, sums)| sums).collect();
+    let count: usize = text.iter().map(|sums| sums.0).sum();
+    if count > 0 {
+        put("text_perplexity", (text.iter().map(|sums| sums.1).sum::<f64>() / count as f64).exp());
+    }
+    for class in [Class::Content, Class::Function, Class::Text, Class::Tag, Class::Eos] {
+        let (count, nats) = classes.get(&class).copied().unwrap_or_default();
+        put(&format!("share_{}", class.name()), count as f64 / targets as f64);
+        put(&format!("bits_{}", class.name()), nats / std::f64::consts::LN_2);
+    }
     let exact = [
         ("true_bits_per_caption", exact_bits(sequences, |target| target.true_bits)),
         ("floor_bits_per_caption", exact_bits(sequences, |target| target.floor_bits)),
@@ -368,6 +423,8 @@ fn summary(sequences: &[Sequence], scores: &[Vec<f32>]) -> Summary {
     }
     summary.insert("targets".into(), targets.into());
     summary.insert("words".into(), words.len().into());
+    summary.insert("bytes".into(), bytes.into());
+    summary.insert("samples".into(), sequences.iter().map(|sequence| sequence.samples).sum::<usize>().into());
     summary.insert("captions".into(), (captions as u64).into());
     summary
 }
@@ -399,16 +456,18 @@ mod tests {
             number,
             true_bits: bits,
             floor_bits: None,
+            bytes: 2,
         };
         let targets = vec![target(0, 0, bits), target(1, 1, bits), target(2, 1, bits.map(|_| 0.0))];
-        Sequence { clip, utterance: 0, slots: vec![], targets }
+        Sequence { clip, targets, samples: 1, ..Sequence::default() }
     }
 
     #[test]
     fn figures_are_sums_over_the_same_targets() {
         let nat = std::f32::consts::LN_2;
         let sequences = [sequence(0, Some(1.5)), sequence(1, Some(0.5))];
-        let summary = summary(&sequences, &[vec![nat, nat, nat], vec![nat, 2.0 * nat, 3.0 * nat]]);
+        let scores = [vec![nat, nat, nat], vec![nat, 2.0 * nat, 3.0 * nat]];
+        let summary = summary(&sequences, &scores, 0.0);
         let figure = |name: &str| summary[name].as_f64().unwrap();
         assert!((figure("bits_per_word") - 9.0 / 4.0).abs() < 1e-6);
         assert!((figure("bits_per_caption") - 4.5).abs() < 1e-6);
@@ -416,6 +475,44 @@ mod tests {
         assert!((figure("true_bits_per_caption") - 2.0).abs() < 1e-12);
         assert_eq!((figure("targets"), figure("words"), figure("captions")), (6.0, 4.0, 2.0));
         assert!(!summary.contains_key("floor_bits_per_caption"));
+        assert!((figure("bits_per_byte") - 9.0 / 12.0).abs() < 1e-6);
+        assert_eq!((figure("bytes"), figure("samples"), figure("share_content")), (12.0, 2.0, 1.0));
+        assert_eq!((figure("share_tag"), figure("bits_eos")), (0.0, 0.0));
+        assert_eq!(figure("text_perplexity"), figure("perplexity"));
+    }
+
+    /// The original takes exp(min(20, mean)), so that its largest perplexity is 485165195.4.
+    #[test]
+    fn a_capped_perplexity_and_the_shares_of_classes_are_told() {
+        let mut marked = sequence(0, None);
+        marked.targets[0].class = Class::Tag;
+        marked.targets[1].class = Class::Eos;
+        let figures = |cap| summary(std::slice::from_ref(&marked), &[vec![1.0, 2.0, 93.0]], cap);
+        let figure = |name: &str, cap| figures(cap)[name].as_f64().unwrap();
+        assert!((figure("perplexity", 20.0) - 485_165_195.4).abs() < 1.0);
+        assert!((figure("perplexity", 0.0).ln() - 32.0).abs() < 1e-9);
+        for (name, share) in [("share_tag", 1.0 / 3.0), ("share_eos", 1.0 / 3.0), ("share_content", 1.0 / 3.0)] {
+            assert!((figure(name, 0.0) - share).abs() < 1e-12, "{name}");
+        }
+        assert!((figure("text_perplexity", 0.0).ln() - 93.0).abs() < 1e-9, "neither the tag nor EOS");
+    }
+
+    #[test]
+    fn the_baseline_of_the_later_original_has_bos_where_its_arms_have_none() {
+        let mut upstream = Upstream::default();
+        let settings = serde_json::json!({"inject": "full", "bos": false, "disabled": "zeroed"});
+        let kind = ("train_projector".to_owned(), settings.as_object().unwrap().clone());
+        upstream.stages.insert("projector".into(), kind);
+        let normal = |inject: &str| {
+            let fields = serde_json::json!({"text": "data:t", "packs": "stage:packs", "projector": "stage:p",
+                "inject": inject, "none_bos": true});
+            let mut config: Config = serde_json::from_value(fields).unwrap();
+            Perplexity::normalise(&mut config, &upstream);
+            (config.bos, config.none_bos, config.disabled)
+        };
+        assert_eq!(normal("none"), (Some(true), None, Some(Disabled::Removed)));
+        assert_eq!(normal("global"), (Some(false), None, Some(Disabled::Zeroed)));
+        assert_eq!(normal("full"), (Some(false), None, Some(Disabled::Removed)));
     }
 
     #[test]

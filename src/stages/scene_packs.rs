@@ -14,7 +14,7 @@ use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, Stage
 use crate::npy::{self, Array};
 use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
-use crate::social::packs::{GlobalMode, Local, PackedClip, Packs, Tagging};
+use crate::social::packs::{Causal, GlobalMode, Local, PackedClip, Packs, Tagging};
 use crate::social::tagger::{self, Coverage};
 use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
 
@@ -67,6 +67,10 @@ pub struct Config {
     #[serde(default = "window_pad")]
     #[schemars(range(min = 0.0))]
     pub window_pad: f64,
+    /// Give a word only frames that are shown at or before its end, so that a local token sees nothing of what comes after
+    /// it. A word that ends before the first frame gets no local token then.
+    #[serde(default)]
+    pub causal: bool,
     /// What to do about words without times.
     #[serde(default)]
     pub word_times: WordTimes,
@@ -110,7 +114,8 @@ impl Stage for ScenePacks {
         if config.local_frame != LocalFrame::WindowMean {
             config.window_pad = window_pad();
         }
-        if matches!(config.local_frame, LocalFrame::RankUniform | LocalFrame::ClipMean) {
+        let timeless = matches!(config.local_frame, LocalFrame::RankUniform | LocalFrame::ClipMean);
+        if timeless && !config.causal {
             config.word_times = WordTimes::Given;
         }
         if config.tagger == tagger::Method::None {
@@ -130,8 +135,14 @@ impl Stage for ScenePacks {
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let mut clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
         let features = FrameFeatures::load(&inputs.get("features")?.path)?;
+        if config.causal && config.local_frame == LocalFrame::RankUniform {
+            return Err(StageError::hint(
+                "`local_frame = \"rank_uniform\"` takes no notice of times, so it cannot be causal",
+                "set `causal = false`, or `local_frame = \"nearest\"`",
+            ));
+        }
         let coverage = tagger::fill(&mut clips, config.tagger, config.tagger_view);
-        let packs = pack(config, &clips, coverage, &features)?;
+        let (packs, unseen) = pack(config, &clips, coverage, &features)?;
         packs.save(context.folder())?;
         let mut summary = Summary::new();
         summary.insert("clips".into(), packs.clips.len().into());
@@ -142,6 +153,9 @@ impl Stage for ScenePacks {
         summary.insert("pos_given_share".into(), share(coverage.given));
         summary.insert("pos_tagged_share".into(), share(coverage.tagged));
         summary.insert("pos_none_share".into(), share(coverage.none));
+        if config.causal {
+            summary.insert("words_before_the_first_frame".into(), unseen.into());
+        }
         Ok(summary)
     }
 }
@@ -185,6 +199,18 @@ impl FrameFeatures {
         Ok(Self { values, clips })
     }
 
+    /// Adds a clip: the mean of its frames up to each one, summed in f64.
+    fn extend_causal(&self, causal: &mut Causal, frames: &[(f64, usize)]) {
+        let mut sum = vec![0.0f64; self.values.shape[1]];
+        let first = causal.means.shape[0];
+        for (count, &(_, row)) in frames.iter().enumerate() {
+            sum.iter_mut().zip(self.values.row(row)).for_each(|(sum, &x)| *sum += f64::from(x));
+            causal.means.values.extend(sum.iter().map(|sum| (sum / (count + 1) as f64) as f32));
+        }
+        causal.means.shape[0] += frames.len();
+        causal.frames.push(frames.iter().enumerate().map(|(place, &(time, _))| (time, first + place)).collect());
+    }
+
     /// Mean of rows, summed in f64.
     fn mean(&self, rows: impl Iterator<Item = usize>) -> Vec<f32> {
         let (mut sum, mut count) = (vec![0.0f64; self.values.shape[1]], 0usize);
@@ -196,10 +222,12 @@ impl FrameFeatures {
     }
 }
 
-fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFeatures) -> Result<Packs> {
+/// The packs, and how many words are without a local token because they end before the first frame.
+fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFeatures) -> Result<(Packs, usize)> {
     let dim = features.values.shape[1];
     let tagging = Tagging { tagger: config.tagger, tagger_view: config.tagger_view, coverage };
     let (mut packed, mut global, mut local_values, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut causal, mut unseen) = (Causal { means: Array::new([0, dim], Vec::new()), frames: Vec::new() }, 0);
     for clip in clips {
         let frames = features.clips.get(&clip.clip_id).ok_or_else(|| {
             StageError::hint(
@@ -209,6 +237,9 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
         })?;
         let times: Vec<f64> = frames.iter().map(|&(time, _)| time).collect();
         global.extend(features.mean(frames.iter().map(|&(_, row)| row)));
+        if config.global_mode == GlobalMode::CausalMean {
+            features.extend_causal(&mut causal, frames);
+        }
         let mut locals: Vec<Local> = Vec::new();
         for (place, utterance) in clip.utterances.iter().enumerate() {
             let taken = if clip.captions { 0 } else { locals.len() };
@@ -216,6 +247,10 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
             for (word, frames) in choose(config, utterance, end, &times, taken)
                 .map_err(|word| no_time(clip, utterance, &utterance.words[word]))?
             {
+                if frames.is_empty() {
+                    unseen += 1;
+                    continue;
+                }
                 locals.push(Local { utterance: utterance.index, word, frames, row });
                 row += 1;
             }
@@ -229,11 +264,12 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
     let (global, locals) = (Array::new([clips.len(), dim], global), Array::new([row, dim], local_values));
     let mut packs = Packs::new(packed, global, locals, config.global_mode, coverage.given + coverage.tagged > 0);
     packs.tagging = Some(tagging);
-    Ok(packs)
+    packs.causal = (config.global_mode == GlobalMode::CausalMean).then_some(causal);
+    Ok((packs, unseen))
 }
 
-/// (word, frames) of each local token of one utterance; `Err` is a word without the times that are needed.
-/// `taken` local tokens of the clip's cap are used up; `end` closes an utterance whose words are spread.
+/// (word, frames) of each local token of one utterance (no frames: it ends before the first one); `Err` is a word without
+/// the times that are needed. `taken` local tokens of the clip's cap are used up; `end` closes an utterance whose words are spread.
 fn choose(
     config: &Config,
     utterance: &Utterance,
@@ -247,7 +283,9 @@ fn choose(
     first
         .map(|(rank, word)| {
             let span = || word_time(config, utterance, end, word).ok_or(word);
+            let times = if config.causal { seen(times, span()?.1) } else { times };
             let frames = match config.local_frame {
+                _ if times.is_empty() => Vec::new(),
                 LocalFrame::ClipMean => (0..times.len()).collect(),
                 LocalFrame::RankUniform => vec![alignment::rank_uniform(rank, kept.len(), times.len())],
                 LocalFrame::Nearest => {
@@ -262,6 +300,11 @@ fn choose(
             Ok((word, frames))
         })
         .collect()
+}
+
+/// The times, in order, at or before `until`.
+fn seen(times: &[f64], until: f64) -> &[f64] {
+    &times[..times.partition_point(|&time| time <= until)]
 }
 
 /// Start and end of a word in seconds.
@@ -334,6 +377,33 @@ mod tests {
         assert_eq!(flat.locals.values, [1.0, 2.0]);
         let narrow = run(TEXT, serde_json::json!({"pos_set": ["ADV"], "local_frame": "rank_uniform"})).unwrap();
         assert_eq!(narrow.clips[0].locals[0].frames, [1]);
+    }
+
+    #[test]
+    fn causal_words_see_no_frame_after_their_end() {
+        // Frames of `a` at 0, 2 and 4 s: `dogs` (0.5–1.5 s) has the first, `run` (3.5–4.5 s) the last before 4.5.
+        let near = run(TEXT, serde_json::json!({"causal": true})).unwrap();
+        assert_eq!(near.locals.values, [1.0, 0.0, 1.0, 4.0]);
+        let window = run(TEXT, serde_json::json!({"causal": true, "local_frame": "window_mean"})).unwrap();
+        assert_eq!(window.clips[0].locals[0].frames, [0], "the frame at 2 s is within the pad and after the word");
+        let mean = run(TEXT, serde_json::json!({"causal": true, "local_frame": "clip_mean"})).unwrap();
+        assert_eq!(mean.locals.values, [1.0, 0.0, 1.0, 2.0]);
+        // A word that is over before the first frame has none.
+        let early = TEXT.replace("\"start\":0.5,\"end\":1.5", "\"start\":-2.0,\"end\":-1.0");
+        let early = run(&early, serde_json::json!({"causal": true})).unwrap();
+        assert_eq!(early.clips[0].locals.iter().map(|local| (local.word, local.row)).collect::<Vec<_>>(), [(1, 0)]);
+        let error = run(TEXT, serde_json::json!({"causal": true, "local_frame": "rank_uniform"})).unwrap_err();
+        assert!(error.to_string().contains("cannot be causal"), "{error}");
+    }
+
+    #[test]
+    fn causal_means_are_over_the_frames_so_far() {
+        let packs = run(TEXT, serde_json::json!({"global_mode": "causal_mean"})).unwrap();
+        let causal = packs.causal.as_ref().unwrap();
+        assert_eq!(causal.means.values, [1.0, 0.0, 1.0, 1.0, 1.0, 2.0, -1.0, 0.0, -1.0, 0.5]);
+        assert_eq!(causal.frames[1], [(0.0, 3), (1.0, 4)]);
+        assert_eq!(packs.causal_row(0, Some(3.9)).unwrap(), 1);
+        assert!(run(TEXT, serde_json::json!({})).unwrap().causal.is_none());
     }
 
     #[test]

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Reference;
 use super::super::perplexity::{caption_index, language};
+use crate::models::language::Precision;
 use crate::models::optimizer::AdamWConfig;
-use crate::models::projector::Layers;
+use crate::models::projector::{Layers, SCALE_SHIFT_EPSILON};
 use crate::social::material::Source;
-use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples, Tags};
+use crate::social::prompt::{Disabled, EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
 
 /// Settings of `train_projector`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +44,17 @@ pub struct Config {
     /// Width between its linear layers; 0 is the width of the language model.
     #[serde(default)]
     pub hidden: usize,
+    /// Added to the mean square in its ScaleShifts, or to the variance in its LayerNorm.
+    #[serde(default = "norm_epsilon")]
+    #[schemars(range(min = 0.0))]
+    pub norm_epsilon: f64,
+    /// Hold the input and the gain of its ScaleShifts within ± this; 0 does not.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub norm_clamp: f64,
+    /// Precision in which the language model computes; the projector is always f32.
+    #[serde(default)]
+    pub precision: Precision,
     /// Probability that training sets a hidden value to zero.
     #[serde(default = "dropout")]
     #[schemars(range(min = 0.0, max = 0.99))]
@@ -87,10 +99,24 @@ pub struct Config {
     /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
     #[serde(default)]
     pub chunk_words: usize,
+    /// Split it into turns of this many seconds instead (at least 0.5); 0 leaves it out. Needs the times of words.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub chunk_seconds: f64,
+    /// Read all `next_word` samples of a caption in one forward pass: the same probabilities as one by one, and `batch`
+    /// counts captions. Captions for which that would not be the same (tags, words that share a token) stay one by one.
+    #[serde(default)]
+    pub one_pass: bool,
+    /// What becomes of the kind of social token that `inject` leaves out; here, and in what evaluates the projector.
+    #[serde(default)]
+    pub disabled: Disabled,
     /// Longest sample in tokens.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 2))]
     pub max_tokens: usize,
+    /// What becomes of a longer one.
+    #[serde(default)]
+    pub truncation: Truncation,
     /// Passes over the samples; not used when `steps` is given.
     #[serde(default = "epochs")]
     #[schemars(range(min = 1))]
@@ -98,10 +124,23 @@ pub struct Config {
     /// Optimizer steps; 0 goes by `epochs`.
     #[serde(default)]
     pub steps: u64,
-    /// Samples per step; the last step of an epoch may have fewer.
+    /// Samples that are read at once; the last of an epoch may be fewer.
     #[serde(default = "batch")]
     #[schemars(range(min = 1))]
     pub batch: usize,
+    /// Batches whose gradients make one step, weighted by their labelled tokens: as one batch of them all.
+    #[serde(default = "accumulate")]
+    #[schemars(range(min = 1))]
+    pub accumulate: usize,
+    /// The split whose loss is measured after every epoch, without dropout; left out there is none.
+    #[serde(default)]
+    pub validation: Option<String>,
+    /// Which weights are kept.
+    #[serde(default)]
+    pub checkpoint: Keep,
+    /// Stop after this many epochs without a lower validation loss; 0 goes on to the end.
+    #[serde(default)]
+    pub patience: usize,
     /// Largest learning rate.
     #[serde(default = "lr")]
     #[schemars(range(min = 0.0))]
@@ -128,9 +167,33 @@ pub struct Config {
     #[serde(default = "clip")]
     #[schemars(range(min = 0.0))]
     pub clip: f64,
+    /// Write `metrics.csv` too, with the columns of the original project.
+    #[serde(default)]
+    pub original_metrics: bool,
     /// Write the first step's gradients to `gradients.safetensors`, before clipping.
     #[serde(default)]
     pub write_gradients: bool,
+}
+
+/// Which weights a training keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// Those of the last step.
+    #[default]
+    Last,
+    /// Those of the epoch with the lowest validation loss, the earlier of two equal ones. Needs `validation`.
+    Best,
+    /// `best` with `validation`, `last` without.
+    BestOrLast,
+}
+
+pub(super) fn norm_epsilon() -> f64 {
+    SCALE_SHIFT_EPSILON
+}
+
+fn accumulate() -> usize {
+    1
 }
 
 fn dropout() -> f64 {
@@ -204,7 +267,11 @@ impl Config {
             caption_tag: self.caption_tag.clone(),
             context_turns: self.context_turns,
             chunk_words: self.chunk_words,
+            chunk_seconds: self.chunk_seconds,
+            one_pass: self.one_pass,
+            disabled: self.disabled,
             max_tokens: self.max_tokens,
+            truncation: self.truncation,
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::Config;
-use super::trainer::Trainable;
+use super::trainer::Snapshot;
 use crate::models::language::LanguageModel;
 use crate::models::projector::{Projector, ProjectorConfig, gain_out};
 use crate::npy::{self, Array};
@@ -28,6 +28,8 @@ pub(super) fn first_projector(
         layers: config.layers,
         hidden: if config.hidden == 0 { output } else { config.hidden },
         dropout: config.dropout,
+        epsilon: config.norm_epsilon,
+        clamp: (config.norm_clamp > 0.0).then_some(config.norm_clamp),
         ..ProjectorConfig::original(packs.dim(), output)
     };
     let Some(given) = inputs.optional("init") else {
@@ -40,7 +42,7 @@ pub(super) fn first_projector(
     let found = projector.config();
     let same = (found.layers, found.input, found.output) == (shape.layers, shape.input, shape.output);
     if same && (config.hidden == 0 || found.hidden == config.hidden) {
-        return Ok(projector);
+        return Ok(projector.with_norms(shape.epsilon, shape.clamp));
     }
     Err(StageError::hint(
         format!(
@@ -69,7 +71,7 @@ pub(super) struct Origin {
 /// Writes the weights, which must be finite, what they are, the constants that they read, and the social tokens of the training clips.
 pub(super) fn save(
     config: &Config,
-    model: &Trainable,
+    model: &Snapshot,
     bank: &Bank,
     packs: &Packs,
     places: &[usize],
@@ -96,9 +98,7 @@ pub(super) fn save(
     };
     write_json(&folder.join("projector.json"), &description)?;
     let constants = match (&model.constants, config.source) {
-        (Some(constants), _) => {
-            Some(Array::new([2, packs.dim()], material::downloaded(constants.val().without_autodiff())?))
-        }
+        (Some(constants), _) => Some(constants.clone()),
         (None, Source::Mean) => Some(bank.vectors.clone()),
         (None, _) => None,
     };
