@@ -20,7 +20,10 @@ pub enum NpyError {
 
 impl From<NpyError> for crate::stages::StageError {
     fn from(error: NpyError) -> Self {
-        Self::new(error.to_string())
+        match error {
+            NpyError::Io { path, source } => Self::Io { path, source },
+            other => Self::new(other.to_string()),
+        }
     }
 }
 

@@ -55,22 +55,16 @@ fn only_what_changed_runs_and_equal_bytes_stop_the_wave() {
 fn a_failure_holds_up_only_what_needs_it() {
     let folder = Folder::new();
     folder.write("notes.toml", NOTES);
-    folder.ok(&["run", "notes.toml"]);
-    // A damaged artifact is an error that says what to do; what does not need it goes on.
-    let steps = folder.path().join("soctok-store/steps");
-    for entry in std::fs::read_dir(&steps).expect("reads") {
-        let note = entry.expect("reads").path().join("note.txt");
-        if std::fs::read_to_string(&note).expect("reads") == "one\n" {
-            std::fs::remove_file(note).expect("removes");
-        }
-    }
-    let alone = format!("{NOTES}[stages.alone]\nkind = \"note\"\ntext = \"needs nothing\"\n");
-    folder.write("notes.toml", &alone);
-    let output = folder.soctok(&["run", "notes.toml", "--json", "--set", "axes.ending.values=[\"four\"]"]);
+    // Captions whose clips cannot be split make one step fail; the notes need nothing of it.
+    folder.write("captions.csv", "clip_id,caption\na,one\n");
+    let lists =
+        "[data.captions]\npath = \"captions.csv\"\n[stages.lists]\nkind = \"split\"\nclips = \"data:captions\"\n";
+    folder.write("notes.toml", &format!("{NOTES}{lists}method = \"column\"\n"));
+    let output = folder.soctok(&["run", "notes.toml", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("note.txt"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("lists"), "{}", text(&output.stderr));
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
-    assert_eq!((&facts["executed"], facts["failed"].as_array().map(Vec::len)), (&1.into(), Some(1)), "{facts}");
+    assert_eq!((&facts["executed"], facts["failed"].as_array().map(Vec::len)), (&3.into(), Some(1)), "{facts}");
 }
 
 #[test]

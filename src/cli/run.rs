@@ -16,6 +16,7 @@ use crate::models::device;
 use crate::plan::{self, Plan, Reading};
 use crate::report::render::Format;
 use crate::stages::{Kind, Served};
+use crate::store::{Store, StoreError};
 
 /// See the module.
 pub fn run(
@@ -34,9 +35,12 @@ pub fn run(
     plan::bring_models(experiment, &mut plan, &wanted)?;
     let mut forecast = Forecast::new(&plan, &store, &experiment.run)?;
     forecast.check(&plan, &wanted)?;
-    store.create()?;
-    store.save_signatures()?;
-    plan.listings.iter().try_for_each(|(digest, files)| store.keep_listing(digest, files))?;
+    // A store on which all is done may be read-only: nothing of this is then needed.
+    if let Err(error) = prepare(&store, &plan)
+        && wanted.contains(&true)
+    {
+        return Err(error.into());
+    }
     super::say(&sentence(experiment, &plan));
     if let Some(expected) = expectation(&forecast, &plan, &wanted, experiment.run.jobs) {
         super::say(&expected);
@@ -44,6 +48,7 @@ pub fn run(
     let options = Options {
         jobs: experiment.run.jobs,
         device: forecast.device.clone(),
+        checkpoint_interval: experiment.run.checkpoint_interval,
         cancelled: interrupt::flag(),
         only,
         keep_going: experiment.run.keep_going,
@@ -111,6 +116,14 @@ pub fn run(
         return Err(Failure::Steps(text));
     }
     Ok(())
+}
+
+/// Makes the store's folders, sweeps out what killed processes left, and keeps what was learned about the inputs.
+fn prepare(store: &Store, plan: &Plan<'_>) -> Result<(), StoreError> {
+    store.create()?;
+    store.sweep()?;
+    store.save_signatures()?;
+    plan.listings.iter().try_for_each(|(digest, files)| store.keep_listing(digest, files))
 }
 
 /// The steps of the named stages or comparisons.

@@ -43,7 +43,7 @@ pub fn write(
         if index > 0 && format != Format::Json {
             writeln!(out)?;
         }
-        grid(experiment, plan, spec, &mut figures)?.write(format, out)?;
+        grid(experiment, plan, spec, &mut figures, format)?.write(format, out)?;
     }
     Ok(())
 }

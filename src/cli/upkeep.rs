@@ -38,8 +38,7 @@ pub fn verify(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), Fail
     if damaged.is_empty() {
         return Ok(());
     }
-    let text =
-        "the store has damaged artifacts\nhint: remove their folders under `steps/`; `soctok run` makes them again";
+    let text = "the store has damaged artifacts\nhint: `soctok run` makes those again that something is to be built on or that are asked for";
     Err(Failure::Steps(text.into()))
 }
 

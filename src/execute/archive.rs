@@ -315,8 +315,9 @@ pub fn import(store: &Store, path: &Path) -> Result<(Contents, Imported, Option<
             record.inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str())).collect();
         let output_key = key::by_outputs(&record.identity, &inputs);
         // A step that another process makes at this moment has the same bytes: whoever is first stays.
-        if !store.is_done(name) && std::fs::rename(arrived.artifact(name), store.artifact(name)).is_ok() {
-            imported.steps += 1;
+        if !store.is_done(name) {
+            store.clear(name)?;
+            imported.steps += usize::from(std::fs::rename(arrived.artifact(name), store.artifact(name)).is_ok());
         }
         if !store.is_done(name) {
             return Err(StoreError::Damaged { path: store.artifact(name), reason: "no record".to_owned() }.into());

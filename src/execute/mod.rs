@@ -42,6 +42,8 @@ pub struct Options {
     pub jobs: usize,
     /// The device, as in `cpu` or `cuda:0`.
     pub device: String,
+    /// Time between two checkpoints of a training step.
+    pub checkpoint_interval: Duration,
     /// Raised to stop: steps under way leave at their next report of progress, no other begins.
     pub cancelled: Arc<AtomicBool>,
     /// Only these steps and what they need (indices into the plan); empty: all that are needed.

@@ -45,7 +45,11 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
         let folder = by_name(experiment, store);
         std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
         let text = serde_json::to_string_pretty(&compared).map_err(|error| malformed(&folder, &error))? + "\n";
-        store.write_atomically(&folder.join("comparisons.json"), text.as_bytes())?;
+        let path = folder.join("comparisons.json");
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            return Ok(complete);
+        }
+        store.write_atomically(&path, text.as_bytes())?;
     }
     Ok(complete)
 }

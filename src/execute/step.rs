@@ -11,13 +11,14 @@ use crate::comparisons;
 use crate::plan::inputs::{Content, content};
 use crate::plan::{Plan, Step, StepInput, Work, key};
 use crate::stages::{Context, Input, Inputs, StageError, Summary};
-use crate::store::lease::{Claim, Waiting};
+use crate::store::lease::{Claim, Lease, Waiting};
 use crate::store::upkeep::ProgressRecord;
-use crate::store::{Cost, RecordedInput, StepRecord, Store, provenance};
+use crate::store::{Cost, RecordedInput, StepRecord, Store, StoreError, provenance};
 
-/// Runs the step `index` unless it is done, held by another process, or equal to a finished one.
+/// Runs the step `index` unless it is done, held by another process, or equal to a finished one. A step that another
+/// process takes over meanwhile (this one slept for too long) is left to it.
 pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> Result<Attempt, StepError> {
-    let Shop { plan, store, options, report, models, .. } = shop;
+    let Shop { plan, store, .. } = shop;
     let step = &plan.steps[index];
     let name = step.name();
     if store.is_done(&name) {
@@ -27,6 +28,20 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
         Claim::Taken(lease) => lease,
         Claim::Busy(waiting) => return Ok(Attempt::Held(waiting)),
     };
+    match leased(shop, index, &lease) {
+        Err(error) if matches!(error, StepError::Store(StoreError::LeaseLost(_))) || !lease.is_held() => {
+            tracing::warn!("`{name}` was taken over by another process: {error}");
+            Ok(Attempt::Held(Waiting::unseen()))
+        }
+        other => other,
+    }
+}
+
+/// [`attempt`], with the lease.
+fn leased(shop: &Shop<'_>, index: usize, lease: &Lease) -> Result<Attempt, StepError> {
+    let Shop { plan, store, options, models, report, .. } = shop;
+    let step = &plan.steps[index];
+    let name = step.name();
     // It may have been finished between the look and the lease.
     if store.is_done(&name) {
         return Ok(Attempt::Elsewhere);
@@ -40,7 +55,10 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
     }
     report(Event::Started(index));
     let started = Instant::now();
-    let work = store.begin(&name, &lease)?;
+    // An input may have changed since the plan was made.
+    unchanged(plan, step, store)?;
+    let work = store.begin(&name, lease)?;
+    let guard = || if lease.is_held() { unchanged(plan, step, store) } else { Err(StageError::Cancelled) };
     let summary = {
         let _log =
             log::into_step(&work.outputs().join("log.txt")).map_err(StageError::io(work.outputs().join("log.txt")))?;
@@ -52,6 +70,7 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
         let (outputs, scratch) = (work.outputs().to_owned(), work.scratch().to_owned());
         let (device, cancelled) = (options.device.clone(), options.cancelled.clone());
         let context = Context::new(outputs, scratch, device, models.clone(), cancelled, &progress);
+        let context = context.guarded(lease.lost(), &guard).with_checkpoint_interval(options.checkpoint_interval);
         run(plan, step, store, &inputs, &context)?
     };
     unchanged(plan, step, store)?;
@@ -76,8 +95,7 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
         cost: Cost { seconds, peak_memory: provenance::peak_memory(), device: options.device.clone() },
         provenance: provenance::process().clone(),
     };
-    store.commit(&work, record, &summary, &lease)?;
-    store.index_by_outputs(&output_key, &name)?;
+    store.commit(&work, record, &summary, &output_key, lease)?;
     Ok(Attempt::Executed(seconds))
 }
 
@@ -91,8 +109,9 @@ fn tell(work: &crate::store::Work, told: &Mutex<Instant>, progress: ProgressReco
     }
 }
 
-/// Fails when the bytes of an external input are no longer those that the key speaks of: the step may have read others.
-fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), StepError> {
+/// Fails when the bytes of an external input are not, or no longer, those that the key speaks of: the step would read, or
+/// may have read, others.
+fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), StageError> {
     for input in step.inputs.values() {
         let StepInput::External { reference, path, content: Content::Known(digest), kinds } = input else { continue };
         // A hub model is a commit: its identity is not that of bytes.
@@ -104,10 +123,9 @@ fn unchanged(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<(), Step
         let now = now.map_err(|error| StageError::new(format!("`{reference}`: {error}")))?.0;
         if now != Content::Known(digest.clone()) {
             return Err(StageError::hint(
-                format!("`{reference}` (`{}`) changed while the step read it", path.display()),
+                format!("`{reference}` (`{}`) changed after the plan was made", path.display()),
                 "run the same command again",
-            )
-            .into());
+            ));
         }
     }
     Ok(())
@@ -118,11 +136,19 @@ pub(super) fn inputs(plan: &Plan<'_>, step: &Step<'_>, store: &Store) -> Result<
     let mut inputs = Inputs::default();
     for (field, input) in &step.inputs {
         let input = match input {
-            StepInput::Step { reference, step } => Input {
-                reference: reference.clone(),
-                path: artifact(plan, store, *step),
-                digest: store.record(&plan.steps[*step].name())?.output_digest,
-            },
+            StepInput::Step { reference, step } => {
+                let name = plan.steps[*step].name();
+                // It was when the plan was made, or when it was run.
+                if !store.is_done(&name) {
+                    return Err(StageError::hint(
+                        format!("the artifact of `{reference}`, `{name}`, is no longer what its step left"),
+                        "run the same command again: it is made anew",
+                    )
+                    .into());
+                }
+                let digest = store.record(&name)?.output_digest;
+                Input { reference: reference.clone(), path: artifact(plan, store, *step), digest }
+            }
             StepInput::External { reference, path, content, .. } => Input {
                 reference: reference.clone(),
                 path: path.clone(),

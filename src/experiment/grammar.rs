@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::stages::CHECKPOINT_INTERVAL;
+
 /// Every key that may stand at the top of an experiment file.
 pub(super) const TOP_LEVEL: &[&str] = &[
     "name",
@@ -211,6 +213,12 @@ fn run() -> Value {
                 "items": { "enum": ["io", "stage", "panic"] },
                 "default": ["io"],
                 "description": "`io`: a file could not be read or written; `stage`: the stage reported an error, or a program failed; `panic`: a mistake in soctok",
+            },
+            "checkpoint_seconds": {
+                "type": "number",
+                "exclusiveMinimum": 0,
+                "default": CHECKPOINT_INTERVAL.as_secs(),
+                "description": "Time between two checkpoints of a training step: what a kill can cost",
             },
             "targets": names("Stages to reach; the sinks of the graph when left out"),
         },

@@ -22,6 +22,7 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::stages::kind::Settings;
 pub use check::describe;
@@ -29,7 +30,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
 pub use show::{Shown, inline, show};
 pub use suggest::nearest;
 
-use crate::stages::{Kind, Reference};
+use crate::stages::{CHECKPOINT_INTERVAL, Kind, Reference};
 use document::{Item, Report, Span, Table};
 
 /// Loads an experiment: reads all layers, checks everything and resolves the points.
@@ -131,6 +132,8 @@ fn run_settings(report: &mut Report, merged: &Table, graph: &graph::Graph<'_>) -
     let names = targets.iter().map(|stage| graph.stages[*stage].name.to_owned()).collect();
     let jobs = field("jobs").and_then(|item| item.plain().as_u64()).and_then(|jobs| usize::try_from(jobs).ok());
     let retry_on = field("retry_on").map_or_else(|| defaults["retry_on"]["default"].clone(), Item::plain);
+    let seconds = field("checkpoint_seconds").and_then(|item| item.plain().as_f64());
+    let checkpoint = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let run = RunSettings {
         store: PathBuf::from(text("store").unwrap_or_else(|| default("store"))),
         device: text("device").unwrap_or_else(|| default("device")),
@@ -139,6 +142,7 @@ fn run_settings(report: &mut Report, merged: &Table, graph: &graph::Graph<'_>) -
         keep_going: field("keep_going").and_then(|item| item.plain().as_bool()).unwrap_or(true),
         retries: field("retries").and_then(|item| item.plain().as_u64()).map_or(0, |times| times.min(1000) as u32),
         retry_on: serde_json::from_value(retry_on).unwrap_or_default(),
+        checkpoint_interval: checkpoint.unwrap_or(CHECKPOINT_INTERVAL),
         targets: names,
     };
     (run, targets)
@@ -213,6 +217,8 @@ pub struct RunSettings {
     pub retries: u32,
     /// For which causes.
     pub retry_on: Vec<Cause>,
+    /// Time between two checkpoints of a training step.
+    pub checkpoint_interval: Duration,
     /// Stages to reach; empty: the sinks of the graph.
     pub targets: Vec<String>,
 }

@@ -137,6 +137,7 @@ impl Showing<'_> {
             ("store", json!(run.store.to_string_lossy())),
             ("device", json!(run.device)),
             ("jobs", json!(run.jobs)),
+            ("checkpoint_seconds", json!(run.checkpoint_interval.as_secs_f64())),
         ];
         if !run.targets.is_empty() {
             fields.push(("targets", json!(run.targets)));

@@ -1,6 +1,7 @@
 //! The plan: the steps that the points of an experiment need, each once, with their keys.
 //!
-//! Nothing runs here, and nothing is written but `soctok.lock` when the commit of a hub model is asked for. Points share a node while nothing of it or above it differs, so a step is
+//! Nothing runs here, and nothing is written but `soctok.lock` when the commit of a hub model is asked for, and seals of
+//! artifacts that were read to know that they are whole. Points share a node while nothing of it or above it differs, so a step is
 //! found by its node's address first and by its identity second: two stages of other names with the same settings and
 //! inputs are one step.
 
@@ -47,6 +48,16 @@ pub enum Reading {
     AtMost(u64),
     /// Every byte that counts; the commit of a hub model that no lock tells is asked for.
     Everything,
+}
+
+impl Reading {
+    /// In bytes.
+    fn limit(self) -> u64 {
+        match self {
+            Self::AtMost(bytes) => bytes,
+            Self::Everything => u64::MAX,
+        }
+    }
 }
 
 /// The plan of an experiment.
@@ -181,7 +192,7 @@ pub fn plan<'a>(
     for step in &mut steps {
         step.stages.sort_unstable();
         step.stages.dedup();
-        step.is_done = !step.is_pending && store.is_done(&step.name());
+        step.is_done = !step.is_pending && store.is_done_within(&step.name(), reading.limit());
     }
     let targets = points.iter().flat_map(|planned| {
         planned.point.targets.iter().filter_map(|target| planned.steps.get(target.as_str()).copied())
@@ -358,11 +369,7 @@ impl<'a> Planner<'a, '_> {
         let (path, content) = match source {
             Some(Source::Path(path)) => {
                 let accepts: Vec<&str> = kinds.iter().map(String::as_str).collect();
-                let limit = match self.reading {
-                    Reading::AtMost(bytes) => bytes,
-                    Reading::Everything => u64::MAX,
-                };
-                let (content, listing) = inputs::content(path, &accepts, self.store.signatures(), limit)
+                let (content, listing) = inputs::content(path, &accepts, self.store.signatures(), self.reading.limit())
                     .map_err(|source| PlanError::Input { reference: reference.clone(), source })?;
                 if let Content::Known(digest) = &content {
                     self.listings.insert(digest.clone(), listing);

@@ -1,14 +1,18 @@
 //! The tables of an experiment: figures of runs and comparisons, with published values beside them.
+//!
+//! A table `over` an axis (seeds) shows mean, standard deviation and an interval of the mean. People read them in one
+//! cell, programs (CSV, JSON) in columns of their own; the numbers are the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::render::{Grid, decimal, figure};
+use super::render::{Format, Grid, decimal, figure};
 use crate::comparisons::Row;
 use crate::experiment::{Experiment, Published, Selection, TableSpec};
 use crate::plan::{Plan, PlannedPoint};
 use crate::stages::Summary;
+use crate::stats::spread::{CONFIDENCE, Spread};
 use crate::store::{Store, StoreError, read_json};
 
 /// Why a table cannot be shown.
@@ -70,13 +74,65 @@ enum Reading {
     NotRun,
 }
 
-/// Makes the grid of one table.
+/// What stands in a cell.
+enum Cell {
+    /// A figure as it is, or why there is none.
+    Text(String),
+    /// Runs that differ in the axes that are averaged over.
+    Runs(Spread),
+    /// A figure that is no number, or that one run gives to all.
+    One(String),
+}
+
+impl Cell {
+    /// In one cell: `2.408 ± 0.0531 (2.342 to 2.474)`, with the number of runs where it is not `usual`.
+    fn for_people(&self, usual: usize) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::One(figure) => format!("{figure} ± –"),
+            Self::Runs(Spread { count, mean, repeated }) => {
+                let n = if *count == usual { String::new() } else { format!("; n = {count}") };
+                let spread = repeated.map_or("± –".to_owned(), |repeated| {
+                    let [deviation, low, high] = [repeated.deviation, repeated.low, repeated.high].map(decimal);
+                    format!("± {deviation} ({low} to {high}{n})")
+                });
+                format!("{} {spread}", decimal(*mean))
+            }
+        }
+    }
+
+    /// In one cell for each of [`PARTS`], the mean before them.
+    fn for_programs(&self) -> [String; 1 + PARTS.len()] {
+        let none = || "–".to_owned();
+        match self {
+            Self::Text(text) => [text.clone(), none(), none(), none(), none()],
+            Self::One(figure) => [figure.clone(), none(), none(), none(), "1".to_owned()],
+            Self::Runs(Spread { count, mean, repeated }) => {
+                let part = |value: Option<f64>| value.map_or_else(none, decimal);
+                [
+                    decimal(*mean),
+                    part(repeated.map(|repeated| repeated.deviation)),
+                    part(repeated.map(|repeated| repeated.low)),
+                    part(repeated.map(|repeated| repeated.high)),
+                    count.to_string(),
+                ]
+            }
+        }
+    }
+}
+
+/// What programs read beside a mean.
+const PARTS: [&str; 4] = ["deviation", "low", "high", "n"];
+
+/// Makes the grid of one table, for the readers of `format`.
 pub fn grid(
     experiment: &Experiment,
     plan: &Plan<'_>,
     spec: &TableSpec,
     figures: &mut Figures<'_>,
+    format: Format,
 ) -> Result<Grid, TableError> {
+    let in_columns = matches!(format, Format::Csv | Format::Json);
     let mut cells: BTreeMap<(Vec<usize>, Vec<usize>, usize), Vec<Entry>> = BTreeMap::new();
     let mut grid = Grid { title: spec.name.clone(), labels: spec.rows.len(), ..Grid::default() };
     for (number, (stage, name)) in spec.value.iter().enumerate() {
@@ -102,30 +158,51 @@ pub fn grid(
         if spec.value.len() > 1 || parts.is_empty() {
             parts.push(spec.value[*number].1.clone());
         }
-        grid.header.push(parts.join(" "));
+        let name = parts.join(" ");
+        grid.header.push(name.clone());
+        if in_columns && !spec.over.is_empty() {
+            grid.header.extend(PARTS.map(|part| format!("{name} {part}")));
+        }
+        if in_columns && has_published(spec) {
+            grid.header.push(format!("{name} published"));
+        }
     }
+    let mut found = BTreeMap::new();
+    for (place, entries) in &cells {
+        let row = labels(experiment, &spec.rows, &place.0);
+        found.insert(place, cell(spec, entries, &row)?);
+    }
+    let counts = found.values().filter_map(|cell| if let Cell::Runs(runs) = cell { Some(runs.count) } else { None });
+    let usual = counts.max().unwrap_or(1);
     let mut cited = Vec::new();
     for row in rows {
         let mut line = labels(experiment, &spec.rows, row);
         for (column, number) in &columns {
-            let entries = cells.get(&(row.clone(), (*column).clone(), *number));
-            let mut text = match entries {
-                Some(entries) => cell(spec, entries, &line)?,
-                None => String::new(),
-            };
-            if let Some(published) = published(experiment, spec, row, column).filter(|_| spec.value.len() == 1) {
-                text = format!("{text} [{}]", decimal(published.value));
-                if let Some(source) = &published.source {
-                    cited.push(format!("[{}] {source}", decimal(published.value)));
-                }
+            let cell = found.get(&(row.clone(), (*column).clone(), *number));
+            let published = published(experiment, spec, row, column).filter(|_| has_published(spec));
+            if let Some((published, source)) = published.and_then(|it| Some((it.value, it.source.as_ref()?))) {
+                cited.push(format!("[{}] {source}", decimal(published)));
             }
-            line.push(text);
+            let published = published.map(|published| decimal(published.value));
+            match cell {
+                Some(cell) if in_columns && !spec.over.is_empty() => line.extend(cell.for_programs()),
+                None if in_columns && !spec.over.is_empty() => line.extend((0..=PARTS.len()).map(|_| String::new())),
+                Some(cell) => line.push(cell.for_people(usual)),
+                None => line.push(String::new()),
+            }
+            match (published, line.last_mut()) {
+                (published, _) if in_columns && has_published(spec) => line.push(published.unwrap_or_default()),
+                (Some(published), Some(cell)) => *cell = format!("{cell} [{published}]"),
+                _ => {}
+            }
         }
         grid.rows.push(line);
     }
     if !spec.over.is_empty() {
-        let how = "mean ± standard deviation over";
-        grid.notes.push(format!("{how} {}; ± – where one run serves all", spec.over.join(", ")));
+        let (over, percent) = (spec.over.join(", "), 100.0 * CONFIDENCE);
+        grid.notes.push(format!(
+            "mean ± standard deviation over {over} ({percent} % t interval of the mean), n = {usual}; ± – where one run serves all"
+        ));
     }
     grid.notes.extend(cited);
     Ok(grid)
@@ -226,7 +303,12 @@ fn labels(experiment: &Experiment, axes: &[String], places: &[usize]) -> Vec<Str
     axes.iter().zip(places).filter_map(|(axis, &place)| order(experiment, axis).get(place).cloned()).collect()
 }
 
-fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<String, TableError> {
+/// Published values stand beside the figures of a table of one value.
+fn has_published(spec: &TableSpec) -> bool {
+    spec.value.len() == 1 && !spec.published.is_empty()
+}
+
+fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<Cell, TableError> {
     let mut by_over: BTreeMap<&Vec<String>, BTreeMap<&str, &Entry>> = BTreeMap::new();
     for entry in entries {
         by_over.entry(&entry.over).or_default().insert(&entry.source, entry);
@@ -243,7 +325,7 @@ fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<String, T
     }
     let entries: Vec<&Entry> = by_over.into_values().flat_map(BTreeMap::into_values).collect();
     if entries.iter().any(|entry| matches!(entry.value, Reading::NotRun)) {
-        return Ok("not run".into());
+        return Ok(Cell::Text("not run".into()));
     }
     let values: Vec<&Value> = entries
         .iter()
@@ -252,24 +334,20 @@ fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<String, T
             _ => None,
         })
         .collect();
-    let Some(first) = values.first() else { return Ok("n/a".into()) };
+    let Some(first) = values.first() else { return Ok(Cell::Text("n/a".into())) };
     let lacking = entries.len() - values.iter().filter(|value| !value.is_null()).count();
     if lacking > 0 {
-        return Ok(if entries.len() > 1 { format!("n/a ({lacking} of {})", entries.len()) } else { "n/a".into() });
+        let text = if entries.len() > 1 { format!("n/a ({lacking} of {})", entries.len()) } else { "n/a".into() };
+        return Ok(Cell::Text(text));
     }
     // Runs that share a step are one result: counted twice they would make the deviation too small.
     let distinct: BTreeMap<&str, &Value> =
         entries.iter().map(|entry| entry.source.as_str()).zip(values.iter().copied()).collect();
     let numbers: Option<Vec<f64>> = distinct.values().map(|value| value.as_f64()).collect();
-    Ok(match numbers {
-        Some(numbers) if !spec.over.is_empty() && numbers.len() > 1 => {
-            let count = numbers.len() as f64;
-            let mean = numbers.iter().sum::<f64>() / count;
-            let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (count - 1.0);
-            format!("{} ± {}", decimal(mean), decimal(variance.sqrt()))
-        }
-        Some(_) if !spec.over.is_empty() => format!("{} ± –", figure(first)),
-        _ => figure(first),
+    Ok(match numbers.filter(|_| !spec.over.is_empty()) {
+        Some(numbers) if numbers.len() == 1 => Cell::One(figure(first)),
+        Some(numbers) => Spread::of(&numbers).map_or_else(|| Cell::Text("n/a".into()), Cell::Runs),
+        None => Cell::Text(figure(first)),
     })
 }
 

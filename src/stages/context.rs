@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -116,6 +116,12 @@ impl ModelCache {
 /// Where progress of a step goes: (done, total, unit).
 pub type Progress<'a> = dyn Fn(u64, u64, &str) + Sync + 'a;
 
+/// May what the step has done so far be kept? See [`Context::may_keep`].
+pub type Guard<'a> = dyn Fn() -> Result<()> + Sync + 'a;
+
+/// How often a training step leaves a checkpoint unless `[run] checkpoint_seconds` says otherwise.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(20);
+
 /// The surroundings of a running stage.
 pub struct Context<'a> {
     folder: PathBuf,
@@ -126,6 +132,9 @@ pub struct Context<'a> {
     progress: &'a Progress<'a>,
     metrics: Mutex<Option<std::fs::File>>,
     log: Mutex<Option<std::fs::File>>,
+    superseded: Arc<AtomicBool>,
+    guard: &'a Guard<'a>,
+    checkpoint_interval: Duration,
 }
 
 impl<'a> Context<'a> {
@@ -138,7 +147,30 @@ impl<'a> Context<'a> {
         cancelled: Arc<AtomicBool>,
         progress: &'a Progress<'a>,
     ) -> Self {
-        Self { folder, scratch, device, models, cancelled, progress, metrics: Mutex::new(None), log: Mutex::new(None) }
+        Self {
+            folder,
+            scratch,
+            device,
+            models,
+            cancelled,
+            progress,
+            metrics: Mutex::new(None),
+            log: Mutex::new(None),
+            superseded: Arc::default(),
+            guard: &|| Ok(()),
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+        }
+    }
+
+    /// With a flag that is raised when another process has taken the step over, and a question that is asked before a
+    /// checkpoint is kept.
+    pub fn guarded(self, superseded: Arc<AtomicBool>, guard: &'a Guard<'a>) -> Self {
+        Self { superseded, guard, ..self }
+    }
+
+    /// With another time between two checkpoints.
+    pub fn with_checkpoint_interval(self, interval: Duration) -> Self {
+        Self { checkpoint_interval: interval, ..self }
     }
 
     /// A context for tests and library use: outputs in `folder`, no progress shown, nothing cancels.
@@ -177,12 +209,23 @@ impl<'a> Context<'a> {
     /// returns [`StageError::Cancelled`] then, which the stage passes on after it has written its checkpoint.
     pub fn progress(&self, done: u64, total: u64, unit: &str) -> Result<()> {
         (self.progress)(done, total, unit);
-        if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Fails when what the step has done so far must not outlive it: another process has taken the step over, or an input
+    /// is no longer the one that the step is known by.
+    pub fn may_keep(&self) -> Result<()> {
+        (self.guard)()
+    }
+
+    /// The time between two checkpoints.
+    pub fn checkpoint_interval(&self) -> Duration {
+        self.checkpoint_interval
     }
 
     /// Was the step asked to stop? For stages that wait; all others hear it from [`Context::progress`].
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed) || self.superseded.load(Ordering::Relaxed)
     }
 
     /// Appends one line to `metrics.jsonl` (loss, learning rate, … of a training step).

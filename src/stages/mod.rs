@@ -22,7 +22,7 @@ pub mod simulate_clips;
 pub mod split;
 pub mod train_projector;
 
-pub use context::{Context, Input, Inputs, ModelCache, Served};
+pub use context::{CHECKPOINT_INTERVAL, Context, Guard, Input, Inputs, ModelCache, Served};
 pub use estimate::{Estimate, Expected};
 pub use kind::{Kind, Stage, Upstream};
 
@@ -71,7 +71,7 @@ pub enum StageError {
     #[error("{message}{}", hint.as_ref().map(|h| format!("\nhint: {h}")).unwrap_or_default())]
     Invalid { message: String, hint: Option<String> },
     /// Reading or writing a file failed.
-    #[error("`{path}`: {source}")]
+    #[error("`{path}`: {source}{}", cure(source).map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
     Io { path: std::path::PathBuf, source: std::io::Error },
     /// The person or the scheduler asked to stop; the step's checkpoint is written.
     #[error("stopped on request")]
@@ -93,6 +93,24 @@ impl StageError {
     pub fn io(path: impl Into<std::path::PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// What to do about a file operation that the disk refused; `None` where the error itself says enough.
+pub fn cure(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind::{
+        FileTooLarge, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    match error.kind() {
+        StorageFull | QuotaExceeded => {
+            Some("free space on the disk and run the same command again; finished steps are kept")
+        }
+        FileTooLarge => Some("raise the limit on the size of files (`ulimit -f`) and run the same command again"),
+        ReadOnlyFilesystem | PermissionDenied => {
+            Some("make the place readable and writable, or choose another store with `--store DIR`")
+        }
+        NotFound => Some("bring the file back and run the same command again; finished steps are kept"),
+        _ => None,
     }
 }
 

@@ -5,6 +5,23 @@ pub fn student_t_two_sided(t: f64, freedom: f64) -> f64 {
     incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + t * t))
 }
 
+/// The t that |T| of Student's t with `freedom` degrees of freedom stays below with probability `within`, more than 0 and less than 1.
+pub fn student_t_quantile(within: f64, freedom: f64) -> f64 {
+    let tail = 1.0 - within;
+    let (mut low, mut high) = (0.0, 1.0);
+    while student_t_two_sided(high, freedom) > tail && f64::is_finite(high) {
+        (low, high) = (high, 2.0 * high);
+    }
+    // Until no number lies between the two.
+    loop {
+        let middle = f64::midpoint(low, high);
+        if middle <= low || middle >= high {
+            return high;
+        }
+        if student_t_two_sided(middle, freedom) > tail { low = middle } else { high = middle }
+    }
+}
+
 /// Regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes 6.4, Lentz's method).
 fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
@@ -65,6 +82,23 @@ fn ln_gamma(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_of_student_t_are_those_of_scipy() {
+        // scipy 1.17.1: scipy.stats.t.ppf((1 + within) / 2, n)
+        for (within, freedom, expected) in [
+            (0.95, 1.0, 12.706_204_736_174_694),
+            (0.95, 2.0, 4.302_652_729_749_462),
+            (0.95, 4.0, 2.776_445_105_197_793_4),
+            (0.95, 29.0, 2.045_229_642_132_703),
+            (0.95, 1000.0, 1.962_339_080_826_408_3),
+            (0.5, 3.0, 0.764_892_328_404_344_3),
+            (0.999, 7.0, 5.407_882_520_861_828),
+        ] {
+            let t = student_t_quantile(within, freedom);
+            assert!((t - expected).abs() <= 1e-9 * expected, "{within}, {freedom} degrees: {t} against {expected}");
+        }
+    }
 
     #[test]
     fn tails_of_student_t_are_those_of_scipy() {

@@ -5,3 +5,4 @@ pub mod distributions;
 pub mod random;
 pub mod ranks;
 pub mod rsm;
+pub mod spread;

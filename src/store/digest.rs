@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 /// A file's state as the file system tells it: device, inode, size, mtime and ctime in nanoseconds. `ctime` cannot be
 /// set by a program, so an edit that keeps size and mtime is still seen.
-type Signature = (u64, u64, u64, i128, i128);
+pub(super) type Signature = (u64, u64, u64, i128, i128);
 
 /// Files changed more recently than this are not remembered: a further edit could leave the signature as it is where
 /// the file system's clock is coarse.
@@ -22,7 +22,7 @@ pub struct Signatures {
     fresh: Mutex<Vec<(Signature, blake3::Hash)>>,
 }
 
-fn signature(metadata: &std::fs::Metadata) -> Signature {
+pub(super) fn signature(metadata: &std::fs::Metadata) -> Signature {
     let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     (
         metadata.dev(),

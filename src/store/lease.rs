@@ -1,10 +1,10 @@
 //! Leases: who works on a step.
 //!
-//! A lease is the file `work/<step>.lease`, made with `O_EXCL` (which shared file systems keep, unlike locks), holding
-//! its owner. The owner's heartbeat renews the file's time. A lease is dead when its owner is a process of this host
+//! A lease is the file `work/<step>.lease`, holding its owner. It appears whole, as a hard link of a draft, which fails
+//! when the name is taken (shared file systems keep this promise, unlike locks). The owner's heartbeat renews the file's time. A lease is dead when its owner is a process of this host
 //! that is gone, or when its time has stood still for half a minute as seen by the waiting process's own clock: clocks
 //! of two hosts are never compared. A dead lease is renamed away and the step taken; an owner that finds another name in
-//! its lease has lost it and commits nothing. Each owner writes into an outputs folder of its own, so that one that wakes
+//! its lease has lost it, is told to stop, and keeps nothing. Each owner writes into an outputs folder of its own, so that one that wakes
 //! up late cannot touch what its successor writes.
 
 use std::io::Write;
@@ -26,6 +26,7 @@ pub struct Lease {
     path: PathBuf,
     owner: String,
     stop: Arc<AtomicBool>,
+    lost: Arc<AtomicBool>,
     heartbeat: std::thread::Thread,
 }
 
@@ -66,9 +67,23 @@ fn me() -> String {
     format!("{} {} {} {number}", place(), std::process::id(), started(std::process::id()).unwrap_or(0))
 }
 
-/// A name that no other process on any host uses: for drafts that are renamed into their place.
+/// A name that no other process on any host uses: for drafts that are renamed into their place. It tells its process, so
+/// that what a killed one left behind can be recognised ([`is_left_behind`]).
 pub fn unique() -> String {
-    blake3::hash(me().as_bytes()).to_hex()[..16].to_owned()
+    let me = me();
+    let numbers: Vec<&str> = me.split(' ').skip(1).collect();
+    format!("{}-{}", token_of_place(), numbers.join("-"))
+}
+
+fn token_of_place() -> String {
+    blake3::hash(place().as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// Does a name that ends in one of [`unique`]'s belong to a process of this host that is gone?
+pub(super) fn is_left_behind(name: &str) -> bool {
+    let parts: Vec<&str> = name.rsplitn(4, '-').collect();
+    let [_number, start, pid, rest] = parts[..] else { return false };
+    rest.ends_with(&token_of_place()) && is_gone(&format!("{} {pid} {start}", place()))
 }
 
 /// Start time of a process of this host in clock ticks since boot; `None` when there is no such process.
@@ -87,18 +102,50 @@ pub(super) fn is_gone(owner: &str) -> bool {
     can_tell && owner_place == place() && started(pid) != Some(start)
 }
 
+impl Waiting {
+    /// Nothing has been seen of the owner yet.
+    pub fn unseen() -> Self {
+        Self { owner: String::new(), renewed: None, since: Instant::now() }
+    }
+}
+
+/// Makes the lease, whole, unless there is one. True when it is `owner`'s.
+fn make(path: &Path, owner: &str) -> Result<bool, StoreError> {
+    use std::io::ErrorKind::{AlreadyExists, PermissionDenied, Unsupported};
+    let draft = path.with_extension(format!("draft-{}", unique()));
+    let written = std::fs::write(&draft, owner).map_err(io(&draft));
+    let linked = written.map(|()| std::fs::hard_link(&draft, path));
+    std::fs::remove_file(&draft).ok();
+    match linked? {
+        Ok(()) => Ok(true),
+        // Over a network the answer to a link that was made may be lost and the question asked twice.
+        Err(error) if error.kind() == AlreadyExists => {
+            Ok(std::fs::read_to_string(path).is_ok_and(|found| found == owner))
+        }
+        // A file system without hard links.
+        Err(error) if matches!(error.kind(), Unsupported | PermissionDenied) => {
+            let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+            match file.and_then(|mut file| file.write_all(owner.as_bytes())) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == AlreadyExists => Ok(false),
+                Err(error) => {
+                    // It is ours and holds nobody's name.
+                    std::fs::remove_file(path).ok();
+                    Err(io(path)(error))
+                }
+            }
+        }
+        Err(error) => Err(io(path)(error)),
+    }
+}
+
 impl Store {
     /// Asks for the right to work on the step `name`. Pass what the previous call found, so that a dead owner is seen.
     pub fn claim(&self, name: &str, before: Option<&Waiting>) -> Result<Claim, StoreError> {
         let path = self.root().join("work").join(format!("{name}.lease"));
         let owner = me();
-        match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(mut file) => {
-                file.write_all(owner.as_bytes()).map_err(io(&path))?;
-                return Ok(Claim::Taken(Lease::held(path, owner)));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io(&path)(error)),
+        if make(&path, &owner)? {
+            return Ok(Claim::Taken(Lease::held(path, owner)));
         }
         let seen = Waiting {
             owner: std::fs::read_to_string(&path).unwrap_or_default(),
@@ -124,19 +171,28 @@ impl Store {
 
 impl Lease {
     fn held(path: PathBuf, owner: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (heartbeat_path, heartbeat_owner, heartbeat_stop) = (path.clone(), owner.clone(), stop.clone());
+        let heartbeat_lost = lost.clone();
         let heartbeat = std::thread::spawn(move || {
             let mut last = Instant::now();
             while !heartbeat_stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(HEARTBEAT);
                 if last.elapsed() >= HEARTBEAT && !heartbeat_stop.load(Ordering::Relaxed) {
-                    renew(&heartbeat_path, &heartbeat_owner);
+                    if !renew(&heartbeat_path, &heartbeat_owner) {
+                        heartbeat_lost.store(true, Ordering::Relaxed);
+                        return;
+                    }
                     last = Instant::now();
                 }
             }
         });
-        Self { path, owner, stop, heartbeat: heartbeat.thread().clone() }
+        Self { path, owner, stop, lost, heartbeat: heartbeat.thread().clone() }
+    }
+
+    /// A flag that the heartbeat raises when it finds another owner's name in the lease, or none.
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        self.lost.clone()
     }
 
     /// What tells this owner's outputs from another's.
@@ -150,14 +206,18 @@ impl Lease {
     }
 }
 
-/// A failure here shows as a lease that stands still: others then take the step, and `is_held` says so at commit.
-fn renew(path: &Path, owner: &str) {
-    if !std::fs::read_to_string(path).is_ok_and(|found| found == owner) {
-        return;
+/// Renews the time of a lease that is still the owner's; false when it is not. Any other failure shows as a lease that
+/// stands still: others then take the step, and `is_held` says so at commit.
+fn renew(path: &Path, owner: &str) -> bool {
+    match std::fs::read_to_string(path) {
+        Ok(found) if found != owner => return false,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+        _ => {}
     }
     if let Ok(file) = std::fs::File::options().write(true).open(path) {
         file.set_modified(SystemTime::now()).ok();
     }
+    true
 }
 
 impl Drop for Lease {
@@ -207,11 +267,48 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_of_another_host_is_dead_when_it_has_stood_still_for_long() {
+        let (folder, store) = store();
+        let path = folder.path().join("work/a-1.lease");
+        std::fs::write(&path, "elsewhere/boot/pid 1 2 3").expect("writes");
+        let Claim::Busy(seen) = store.claim("a-1", None).expect("asks") else { panic!("it may live") };
+        let ago =
+            |time: Duration| Waiting { since: Instant::now().checked_sub(time).expect("has run"), ..seen.clone() };
+        let Claim::Busy(_) = store.claim("a-1", Some(&ago(DEAD_AFTER / 2))).expect("asks") else {
+            panic!("it may live")
+        };
+        assert!(path.exists());
+        // It was renewed meanwhile: the waiting begins again.
+        let file = std::fs::File::options().write(true).open(&path).expect("opens");
+        file.set_modified(SystemTime::now() + Duration::from_secs(5)).expect("sets the time");
+        let late = ago(DEAD_AFTER + Duration::from_secs(1));
+        let Claim::Busy(seen) = store.claim("a-1", Some(&late)).expect("asks") else { panic!("it lives") };
+        assert!(path.exists() && seen.since.elapsed() < DEAD_AFTER);
+        let late = Waiting { since: late.since, ..seen };
+        let Claim::Busy(_) = store.claim("a-1", Some(&late)).expect("asks") else { panic!("this call buries it") };
+        assert!(matches!(store.claim("a-1", None).expect("asks"), Claim::Taken(_)));
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_known_by_its_name() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+        let start = started(child.id()).expect("it lives");
+        let name = format!("note-1.alias-{}-{}-{start}-7", token_of_place(), child.id());
+        assert!(!is_left_behind(&name) && !is_left_behind(&format!("draft-{}", unique())));
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        assert!(is_left_behind(&name));
+        assert!(!is_left_behind("note-0123456789abcdef") && !is_left_behind("train_projector-1-2-3-4"));
+    }
+
+    #[test]
     fn an_owner_that_was_replaced_knows_it() {
         let (folder, store) = store();
         let Claim::Taken(lease) = store.claim("a-1", None).expect("asks") else { panic!("free") };
         std::fs::write(folder.path().join("work/a-1.lease"), "elsewhere 1 2 3").expect("writes");
         assert!(!lease.is_held());
+        let path = folder.path().join("work/a-1.lease");
+        assert!(!renew(&path, &lease.owner), "the heartbeat finds out");
         drop(lease);
         assert!(folder.path().join("work/a-1.lease").exists(), "what is not ours is not removed");
     }

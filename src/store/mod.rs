@@ -8,15 +8,17 @@
 //! runs/<run hash>/      experiment.toml, results.json, provenance.json
 //! runs/by-name/…        links for people
 //! signatures            digests of unchanged input files
+//! seals                 artifacts whose bytes were found to be those of their record
 //! ```
 //!
-//! A step is done when its folder stands under `steps/`: written in `work/`, synced, renamed. Nothing half-written is
-//! ever read.
+//! A step is done when its folder stands under `steps/` with the bytes that it left: written in `work/`, synced, renamed.
+//! Nothing half-written is ever read.
 
 pub mod digest;
 pub mod hub;
 pub mod lease;
 pub mod provenance;
+mod seal;
 pub mod upkeep;
 
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ pub enum StoreError {
     #[error("store: `{path}`: {source}\nhint: {hint}")]
     Io { path: PathBuf, source: std::io::Error, hint: &'static str },
     /// A file of the store does not hold what it must.
-    #[error("store: `{path}` is damaged: {reason}\nhint: remove its folder; the step will run again")]
+    #[error("store: `{path}` is damaged: {reason}\nhint: run the experiment again: the step is made anew")]
     Damaged { path: PathBuf, reason: String },
     /// Another process took over the step while this one worked on it.
     #[error("store: the lease on `{0}` was lost to another process\nhint: run the same command again")]
@@ -47,13 +49,11 @@ pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
     |source| {
         let hint = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                "free space on the store's disk and run the same command again; finished steps are kept"
-            }
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
                 "make the store writable or choose another with `--store DIR`"
             }
-            _ => "check the store's folder and run the same command again; finished steps are kept",
+            _ => crate::stages::cure(&source)
+                .unwrap_or("check the store's folder and run the same command again; finished steps are kept"),
         };
         StoreError::Io { path, source, hint }
     }
@@ -63,6 +63,7 @@ pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 pub struct Store {
     root: PathBuf,
     signatures: Signatures,
+    seals: seal::Seals,
 }
 
 /// The name of a step: kind and key, as in `steps/<kind>-<key>`.
@@ -135,7 +136,8 @@ impl Store {
     pub fn open(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let signatures = Signatures::load(&root.join("signatures"));
-        Self { root, signatures }
+        let seals = seal::Seals::new(root.join("seals"));
+        Self { root, signatures, seals }
     }
 
     /// Makes the folders.
@@ -168,11 +170,6 @@ impl Store {
         self.root.join("steps").join(name)
     }
 
-    /// Is the step done?
-    pub fn is_done(&self, name: &str) -> bool {
-        self.artifact(name).join("step.json").is_file()
-    }
-
     /// The record of a finished step.
     pub fn record(&self, name: &str) -> Result<StepRecord, StoreError> {
         read_json(&self.artifact(name).join("step.json"))
@@ -193,7 +190,13 @@ impl Store {
         let link = self.artifact(name);
         let draft = self.root.join("work").join(format!("{name}.alias-{}", lease::unique()));
         std::os::unix::fs::symlink(&target, &draft).map_err(io(&draft))?;
+        self.clear(name)?;
         std::fs::rename(&draft, &link).map_err(io(&link))
+    }
+
+    /// Takes away what stands in the place of an artifact without being whole.
+    pub fn clear(&self, name: &str) -> Result<(), StoreError> {
+        if std::fs::symlink_metadata(self.artifact(name)).is_ok() { self.remove(name) } else { Ok(()) }
     }
 
     /// The artifact that was made from inputs of these bytes, by the digest of (kind, version, settings, upstream
@@ -226,8 +229,12 @@ impl Store {
     /// Writes a file so that a reader sees the old or the new content, never a part.
     pub fn write_atomically(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let draft = self.root.join("work").join(format!("draft-{}", lease::unique()));
-        std::fs::write(&draft, bytes).map_err(io(&draft))?;
-        std::fs::rename(&draft, path).map_err(io(path))
+        let written = std::fs::write(&draft, bytes).map_err(io(&draft));
+        let written = written.and_then(|()| std::fs::rename(&draft, path).map_err(io(path)));
+        if written.is_err() {
+            std::fs::remove_file(&draft).ok();
+        }
+        written
     }
 
     /// Begins a step: an empty folder for this owner's outputs; those of owners before it go, checkpoints stay.
@@ -235,7 +242,10 @@ impl Store {
         let folder = self.root.join("work").join(name);
         let (outputs, scratch) = (folder.join(format!("{OUTPUTS}{}", lease.token())), folder.join("scratch"));
         for old in Self::outputs_under_way(&folder) {
-            std::fs::remove_dir_all(&old).map_err(io(&old))?;
+            // Out of the way first: an owner that lost its lease and still lives can then put nothing more into it.
+            let aside = self.root.join("work").join(format!("{name}.removed-{}", lease::unique()));
+            std::fs::rename(&old, &aside).map_err(io(&old))?;
+            std::fs::remove_dir_all(&aside).map_err(io(&aside))?;
         }
         for path in [&outputs, &scratch] {
             std::fs::create_dir_all(path).map_err(io(path))?;
@@ -249,12 +259,14 @@ impl Store {
         entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(OUTPUTS)).map(|e| e.path()).collect()
     }
 
-    /// Makes the step done: digests and syncs the outputs, writes `summary.json` and `step.json`, renames.
+    /// Makes the step done: digests and syncs the outputs, writes `summary.json` and `step.json`, renames. The artifact
+    /// is also found by `output_key` from then on. An owner that has lost its lease changes nothing.
     pub fn commit(
         &self,
         work: &Work,
         mut record: StepRecord,
         summary: &Summary,
+        output_key: &str,
         lease: &lease::Lease,
     ) -> Result<StepRecord, StoreError> {
         let name = step_name(&record.kind, &record.key);
@@ -272,17 +284,17 @@ impl Store {
         write_json(&work.outputs.join("step.json"), &record)?;
         sync(&work.outputs.join("step.json"))?;
         sync(&work.outputs)?;
-        if !lease.is_held() {
+        if !lease.is_held() || self.is_done(&name) {
+            std::fs::remove_dir_all(&work.outputs).map_err(io(&work.outputs))?;
             return Err(StoreError::LeaseLost(name));
         }
+        // Before the artifact: an index that leads to none is no harm, an artifact without its index is never found by it.
+        self.index_by_outputs(output_key, &name)?;
         let target = self.artifact(&name);
-        // What stands there without being done (its record removed or damaged) gives way.
-        if std::fs::symlink_metadata(&target).is_ok() {
-            let aside = work.folder.join("replaced");
-            std::fs::rename(&target, &aside).map_err(io(&target))?;
-        }
+        self.clear(&name)?;
         std::fs::rename(&work.outputs, &target).map_err(io(&target))?;
         sync(&self.root.join("steps"))?;
+        self.seals.put(&name, &target, &record);
         std::fs::remove_dir_all(&work.folder).map_err(io(&work.folder))?;
         Ok(record)
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{digest_file, files_below};
+use super::lease::Claim;
 use super::{Store, StoreError, io, read_json, write_json};
 
 /// How far a step under way is, in `work/<step>/progress.json`.
@@ -112,6 +113,36 @@ impl Store {
         std::fs::remove_dir_all(&aside).map_err(io(&aside))
     }
 
+    /// Removes what killed processes of this host left in `work/`: drafts, and the work folders and leases of steps that
+    /// are done. What a step that is not done left stays: it goes on from there.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let work = self.root().join("work");
+        for file in names(&work)? {
+            let path = work.join(&file);
+            if super::lease::is_left_behind(&file) {
+                let is_folder = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+                let removed = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                // Another process may sweep at the same time.
+                removed.or_else(unless_absent).map_err(io(&path))?;
+                continue;
+            }
+            let name = file.strip_suffix(".lease").unwrap_or(&file);
+            if !self.is_done(name) {
+                continue;
+            }
+            // The second claim takes what the first found dead. A living owner removes its folder itself.
+            let mut claim = self.claim(name, None)?;
+            if matches!(claim, Claim::Busy(_)) {
+                claim = self.claim(name, None)?;
+            }
+            if let Claim::Taken(_lease) = claim {
+                let folder = work.join(name);
+                std::fs::remove_dir_all(&folder).or_else(unless_absent).map_err(io(&folder))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The steps that some process holds a lease on.
     pub fn under_way(&self) -> Result<Vec<UnderWay>, StoreError> {
         let work = self.root().join("work");
@@ -145,6 +176,11 @@ impl super::Work {
     }
 }
 
+/// For `or_else`: what was to be removed may be gone already.
+fn unless_absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
 /// `host, process 12`
 fn described(owner: &str) -> String {
     let mut parts = owner.split(' ');
@@ -168,7 +204,45 @@ fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
 mod tests {
     use super::*;
     use crate::stages::Summary;
-    use crate::store::{Cost, StepRecord, lease::Claim};
+    use crate::store::{Cost, StepRecord};
+
+    fn record() -> StepRecord {
+        StepRecord {
+            kind: "note".into(),
+            key: "1".into(),
+            identity: Default::default(),
+            settings: Default::default(),
+            inputs: Default::default(),
+            outputs: Default::default(),
+            output_digest: String::new(),
+            cost: Cost::default(),
+            provenance: Default::default(),
+        }
+    }
+
+    #[test]
+    fn an_owner_that_lost_its_lease_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path());
+        store.create().expect("creates");
+        let Claim::Taken(lease) = store.claim("note-1", None).expect("asks") else { panic!("free") };
+        let work = store.begin("note-1", &lease).expect("begins");
+        std::fs::write(work.outputs().join("note.txt"), "late").expect("writes");
+        // Another process takes over, and begins.
+        std::fs::remove_file(folder.path().join("work/note-1.lease")).expect("removes");
+        let Claim::Taken(other) = store.claim("note-1", None).expect("asks") else { panic!("free") };
+        let theirs = store.begin("note-1", &other).expect("begins");
+        assert!(!work.outputs().exists(), "the late owner has no folder to write to");
+        std::fs::create_dir_all(work.outputs()).expect("it may make it anew");
+        std::fs::write(work.outputs().join("note.txt"), "late").expect("writes");
+        let lost = store.commit(&work, record(), &Summary::new(), "a", &lease);
+        assert!(matches!(lost, Err(StoreError::LeaseLost(_))), "{lost:?}");
+        assert!(!store.is_done("note-1"));
+        std::fs::write(theirs.outputs().join("note.txt"), "in time").expect("writes");
+        store.commit(&theirs, record(), &Summary::new(), "a", &other).expect("commits");
+        let text = std::fs::read_to_string(store.artifact("note-1").join("note.txt")).expect("reads");
+        assert_eq!(text, "in time");
+    }
 
     #[test]
     fn an_edited_artifact_is_found_out() {
@@ -181,18 +255,7 @@ mod tests {
         work.tell(&ProgressRecord { done: 1, total: 2, unit: "step".into() }).expect("writes");
         let under_way = store.under_way().expect("reads");
         assert_eq!((under_way[0].name.as_str(), under_way[0].progress.as_ref().map(|p| p.done)), ("note-1", Some(1)));
-        let record = StepRecord {
-            kind: "note".into(),
-            key: "1".into(),
-            identity: Default::default(),
-            settings: Default::default(),
-            inputs: Default::default(),
-            outputs: Default::default(),
-            output_digest: String::new(),
-            cost: Cost::default(),
-            provenance: Default::default(),
-        };
-        store.commit(&work, record, &Summary::new(), &lease).expect("commits");
+        store.commit(&work, record(), &Summary::new(), "a", &lease).expect("commits");
         drop(lease);
         assert!(store.under_way().expect("reads").is_empty());
         assert_eq!(store.verify("note-1").expect("reads"), []);
@@ -200,6 +263,7 @@ mod tests {
         std::fs::write(artifact.join("note.txt"), "Text").expect("writes");
         std::fs::write(artifact.join("more.txt"), "more").expect("writes");
         std::fs::remove_file(artifact.join("summary.json")).expect("removes");
+        assert!(!store.is_done("note-1"));
         let found = store.verify("note-1").expect("reads");
         assert!(found.contains(&Problem::Changed("note.txt".into())), "{found:?}");
         assert!(found.contains(&Problem::Foreign("more.txt".into())), "{found:?}");

@@ -1,0 +1,87 @@
+//! `soctok table`: figures over seeds, in every form from the same numbers.
+
+mod support;
+
+use serde_json::Value;
+use support::Folder;
+
+/// Two notes of which one differs between seeds: 2, 4 and 6 characters.
+const SEEDS: &str = r#"
+name = "seeds"
+
+[stages.drawn]
+kind = "note"
+text = "a"
+[stages.fixed]
+kind = "note"
+text = "always the same"
+[stages.last]
+kind = "note"
+text = "x"
+after = "stage:drawn"
+
+[axes.way.values]
+drawn = { "last.after" = "stage:drawn" }
+fixed = { "last.after" = "stage:fixed" }
+[axes.seed]
+to = ["drawn.text"]
+values = ["a", "bbb", "ccccc"]
+
+[tables.length]
+value = "last.characters"
+rows = "way"
+over = "seed"
+[tables.length.published.drawn]
+where = { way = "drawn" }
+value = 5.5
+source = "a book"
+"#;
+
+fn built() -> Folder {
+    let folder = Folder::new();
+    folder.write("seeds.toml", SEEDS);
+    folder.ok(&["run", "seeds.toml"]);
+    folder
+}
+
+/// scipy 1.17.1: scipy.stats.t.interval(0.95, 2, loc=6, scale=scipy.stats.sem([4, 6, 8])) = (1.0317, 10.9683)
+#[test]
+fn seeds_show_mean_deviation_and_interval_in_every_form() {
+    let folder = built();
+    let note = "mean ± standard deviation over seed (95 % t interval of the mean), n = 3; ± – where one run serves all";
+    let text = folder.ok(&["table", "seeds.toml"]);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    assert_eq!(lines[3], "drawn  6.000 ± 2.000 (1.032 to 10.968) [5.500]", "{text}");
+    assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["fixed", "18", "±", "–"], "{text}");
+    assert!(lines.contains(&note) && lines.contains(&"[5.500] a book"), "{text}");
+    let markdown = folder.ok(&["table", "seeds.toml", "--format", "markdown"]);
+    assert!(
+        markdown.contains("| drawn | 6.000 ± 2.000 (1.032 to 10.968) [5.500] |") && markdown.contains(note),
+        "{markdown}"
+    );
+    let csv = folder.ok(&["table", "seeds.toml", "--format", "csv"]);
+    let head = "characters,characters deviation,characters low,characters high,characters n,characters published";
+    assert_eq!(csv, format!("way,{head}\ndrawn,6.000,2.000,1.032,10.968,3,5.500\nfixed,18,–,–,–,1,\n"));
+    let json = folder.json(&["table", "seeds.toml"]);
+    for (name, value) in [("", 6.0), (" deviation", 2.0), (" low", 1.032), (" high", 10.968), (" n", 3.0)] {
+        assert_eq!(json[0][format!("characters{name}")], value, "{json}");
+    }
+    assert_eq!((&json[1]["characters"], &json[1]["characters deviation"]), (&Value::from(18.0), &Value::from("–")));
+}
+
+#[test]
+fn a_cell_of_fewer_seeds_says_how_many() {
+    let folder = built();
+    let fewer = format!("{SEEDS}\n[exclude.one]\nwhere = {{ way = \"fixed\", seed = \"a\" }}\n")
+        .replace("[axes.seed]\nto = [\"drawn.text\"]", "[axes.seed]\nto = [\"drawn.text\", \"fixed.text\"]");
+    folder.write("seeds.toml", &fewer);
+    folder.ok(&["run", "seeds.toml"]);
+    let text = folder.ok(&["table", "seeds.toml"]);
+    // scipy 1.17.1: scipy.stats.t.interval(0.95, 1, loc=7, scale=scipy.stats.sem([6, 8])) = (-5.7062, 19.7062)
+    assert!(text.contains("7.000 ± 1.414 (-5.706 to 19.706; n = 2)"), "{text}");
+    assert!(text.contains("6.000 ± 2.000 (1.032 to 10.968) [5.500]") && text.contains("n = 3;"), "{text}");
+    // One seed: no deviation and no interval.
+    folder.write("seeds.toml", SEEDS);
+    let one = folder.ok(&["table", "seeds.toml", "--set", "axes.seed.values=[\"ccccc\"]"]);
+    assert!(one.contains("8 ± –") && !one.contains(" to "), "{one}");
+}
