@@ -80,7 +80,7 @@ fn role(path: &[&str]) -> &'static str {
         | ["data" | "models" | "stages" | "axes" | "exclude" | "ablations" | "comparisons" | "tables", _, _] => "word",
         ["axes", _, "values", _, _] | ["ablations", _, "set", _] => "target",
         ["exclude" | "ablations" | "tables", _, "where", _]
-        | ["comparisons", _, "minuend" | "subtrahend", _]
+        | ["comparisons", _, "minuend" | "subtrahend" | "beside" | "wrong", _]
         | ["tables", _, "published", _, "where", _] => "axis",
         ["tables", _, "published", _, _] => "word",
         _ => "name",
@@ -154,11 +154,11 @@ fn mutations(source: &str, kinds: &BTreeMap<String, Value>, overridden: &BTreeSe
             let is_word = match path[..] {
                 ["protocol"] | ["stages", _, "kind"] | ["comparisons", _, "kind"] => true,
                 ["tables", _, "rows" | "columns" | "over"] | ["tables", _, "rows" | "columns" | "over", "[]"] => true,
-                ["comparisons", _, "pair_by", "[]"] | ["ablations", _, "combine", "[]"] | ["run", "targets", "[]"] => {
-                    true
-                }
+                ["comparisons", _, "pair_by" | "each", "[]"]
+                | ["ablations", _, "combine", "[]"]
+                | ["run", "targets", "[]"] => true,
                 ["exclude" | "ablations" | "tables", _, "where", ..]
-                | ["comparisons", _, "minuend" | "subtrahend", ..] => true,
+                | ["comparisons", _, "minuend" | "subtrahend" | "beside" | "wrong", ..] => true,
                 ["tables", _, "published", _, "where", ..] => true,
                 ["stages", stage, field] => kind_of(stage).is_some_and(|kind| {
                     let field = kind["properties"][field].to_string();
@@ -227,7 +227,11 @@ fn mutations(source: &str, kinds: &BTreeMap<String, Value>, overridden: &BTreeSe
         }
     }
     add("unknown section", format!("{source}\n[satges.more]\nkind = \"note\"\n"), source.len() + 2, Some("stages"));
-    add("base file missing", format!("extends = \"no-such-base.toml\"\n{source}"), "extends = ".len(), None);
+    let (missing, at) = match found.iter().find(|place| place.value.is_some() && place.path == ["extends"]) {
+        Some(base) => (replaced(source, base.start, base.end, "\"no-such-base.toml\""), base.start),
+        None => (format!("extends = \"no-such-base.toml\"\n{source}"), "extends = ".len()),
+    };
+    add("base file missing", missing, at, None);
     add("no TOML", format!("{source}\n[run\n"), source.len() + 5, None);
     let unfinished = format!("{source}\n[zzz]\nz = \"never ends\n");
     let at = unfinished.len() - 1;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::forecast::Forecast;
 use super::plan::{expectation, sentence};
@@ -14,7 +14,7 @@ use crate::execute::{self, Event, Options, runs};
 use crate::experiment::Experiment;
 use crate::models::device;
 use crate::plan::{self, Plan, Reading};
-use crate::report::render::Format;
+use crate::report::{self, render::Format, table::Figures};
 use crate::stages::{Kind, Served};
 use crate::store::{Store, StoreError};
 
@@ -77,6 +77,10 @@ pub fn run(
     let complete = runs::write(experiment, &plan, &store)?;
     if json {
         let points = results::as_json(&plan, &store)?;
+        let verdicts: Map<String, Value> = report::table::verdicts(experiment, &plan, &mut Figures::new(&store))?
+            .into_iter()
+            .map(|(name, text)| (name, text.into()))
+            .collect();
         let failed: Vec<String> = outcome.failed.iter().map(|&step| plan.steps[step].name()).collect();
         let facts = json!({
             "experiment": experiment.name,
@@ -85,10 +89,12 @@ pub fn run(
             "models": { "loaded": outcome.served.loads.0, "reused": outcome.served.reuses.0,
                 "seconds_saved": outcome.served.reuses.1 },
             "points": points,
+            "verdicts": verdicts,
         });
         writeln!(out, "{facts:#}")?;
     } else if experiment.tables.is_empty() {
         results::grid(experiment, &plan, &store)?.write(Format::Text, out)?;
+        table::verdicts(experiment, &plan, &mut Figures::new(&store), Format::Text, out)?;
     } else {
         table::write(experiment, &plan, &store, &[], Format::Text, out)?;
     }

@@ -1,12 +1,14 @@
-//! `soctok table`: the tables of an experiment from results that are there.
+//! `soctok table`: the tables of an experiment from results that are there, and what its comparisons say in words.
 
 use std::io::Write;
+
+use serde_json::{Map, Value, json};
 
 use super::{Failure, store};
 use crate::experiment::Experiment;
 use crate::plan::{self, Plan, Reading};
 use crate::report::render::Format;
-use crate::report::table::{Figures, grid};
+use crate::report::table::{self, Figures, grid};
 use crate::stages::Kind;
 use crate::store::Store;
 
@@ -44,6 +46,32 @@ pub fn write(
             writeln!(out)?;
         }
         grid(experiment, plan, spec, &mut figures, format)?.write(format, out)?;
+    }
+    if names.is_empty() { verdicts(experiment, plan, &mut figures, format, out) } else { Ok(()) }
+}
+
+/// Writes what every comparison says, in words; CSV has no place for words.
+pub fn verdicts(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    figures: &mut Figures<'_>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let found = table::verdicts(experiment, plan, figures)?;
+    if found.is_empty() || format == Format::Csv {
+        return Ok(());
+    }
+    match format {
+        Format::Json => {
+            let by_name: Map<String, Value> = found.into_iter().map(|(name, text)| (name, text.into())).collect();
+            writeln!(out, "{:#}", json!({ "verdicts": by_name }))?;
+        }
+        Format::Markdown => found.iter().try_for_each(|(name, text)| writeln!(out, "\n**{name}**: {text}"))?,
+        Format::Text | Format::Csv => {
+            writeln!(out, "\nverdicts")?;
+            found.iter().try_for_each(|(name, text)| writeln!(out, "{name}: {text}"))?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! stage it knows nothing of the store or of TOML. To add a kind: one file and one line in [`kinds`].
 
 pub mod scores;
+mod targets;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +15,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::stages::{Context, Result, StageError, Summary, kind::Settings};
+
+/// The figure of a comparison's step that holds its sentence.
+pub const VERDICT: &str = "verdict";
 
 /// Every kind of comparison.
 pub fn kinds() -> Vec<ComparisonKind> {
@@ -79,9 +84,15 @@ pub trait Comparison: 'static {
 
     /// Compares `column` of the arms' artifacts.
     fn run(config: &Self::Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>>;
+
+    /// What the rows say, in one sentence for a reader who reads only that; `None` where a kind says nothing.
+    fn verdict(_config: &Self::Config, _rows: &[Row]) -> Option<String> {
+        None
+    }
 }
 
 type Run = fn(&Settings, &str, &[Arm], &Context) -> Result<Vec<Row>>;
+type Verdict = fn(&Settings, &[Row]) -> Result<Option<String>>;
 
 /// A comparison kind without its types.
 #[derive(Clone)]
@@ -95,6 +106,7 @@ pub struct ComparisonKind {
     /// JSON Schema of the settings.
     pub schema: Value,
     run: Run,
+    verdict: Verdict,
 }
 
 impl ComparisonKind {
@@ -105,16 +117,35 @@ impl ComparisonKind {
             version: C::VERSION,
             summary: C::SUMMARY,
             schema: crate::stages::kind::schema_of::<C::Config>(),
-            run: |settings, column, arms, context| {
-                let config = serde_json::from_value(Value::Object(settings.clone()))
-                    .map_err(|error| StageError::new(format!("settings of comparison `{}`: {error}", C::KIND)))?;
-                C::run(&config, column, arms, context)
-            },
+            run: |settings, column, arms, context| C::run(&typed::<C>(settings)?, column, arms, context),
+            verdict: |settings, rows| Ok(C::verdict(&typed::<C>(settings)?, rows)),
         }
+    }
+
+    /// The fields that choose points.
+    pub fn selections(&self) -> impl Iterator<Item = &str> {
+        let fields = self.schema["properties"].as_object().into_iter().flatten();
+        fields.filter(|(_, schema)| is_selection(schema)).map(|(name, _)| name.as_str())
     }
 
     /// See [`Comparison::run`].
     pub fn run(&self, settings: &Settings, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {
         (self.run)(settings, column, arms, context)
     }
+
+    /// See [`Comparison::verdict`].
+    pub fn verdict(&self, settings: &Settings, rows: &[Row]) -> Result<Option<String>> {
+        (self.verdict)(settings, rows)
+    }
+}
+
+fn typed<C: Comparison>(settings: &Settings) -> Result<C::Config> {
+    serde_json::from_value(Value::Object(settings.clone()))
+        .map_err(|error| StageError::new(format!("settings of comparison `{}`: {error}", C::KIND)))
+}
+
+/// Whether a field of this schema is a [`Selection`], which may be left out.
+pub fn is_selection(schema: &Value) -> bool {
+    let forms = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    schema["x-selection"] == true || forms.into_iter().any(|form| form["x-selection"] == true)
 }

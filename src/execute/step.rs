@@ -189,7 +189,11 @@ pub(super) fn run(
             let path = context.folder().join("rows.json");
             let text = serde_json::to_string_pretty(&rows).map_err(|error| StageError::new(error.to_string()))?;
             std::fs::write(&path, text + "\n").map_err(StageError::io(&path))?;
-            Ok(Summary::from_iter([("rows".to_owned(), Value::from(rows.len()))]))
+            let mut summary = Summary::from_iter([("rows".to_owned(), Value::from(rows.len()))]);
+            if let Some(sentence) = kind.verdict(&spec.settings, &rows)? {
+                summary.insert(comparisons::VERDICT.to_owned(), sentence.into());
+            }
+            Ok(summary)
         }
     }
 }

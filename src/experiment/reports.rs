@@ -10,7 +10,7 @@ use super::graph::{Graph, section};
 use super::suggest;
 use super::sweep::{ABLATION, BASE, Sweep, selects};
 use super::{ComparisonSpec, Point, Published, Selection, TableSpec};
-use crate::comparisons::ComparisonKind;
+use crate::comparisons::{ComparisonKind, is_selection};
 
 /// The comparison kind when a file names none.
 const DEFAULT_KIND: &str = "scores";
@@ -201,11 +201,6 @@ pub(super) fn comparison_schema(kind: &ComparisonKind) -> Value {
         None => schema["required"] = json!(["of"]),
     }
     schema
-}
-
-fn is_selection(schema: &Value) -> bool {
-    let forms = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-    schema["x-selection"] == true || forms.into_iter().any(|form| form["x-selection"] == true)
 }
 
 /// A field with `x-coordinates` names axes, `ablation`, or one of the words that the extension lists.

@@ -8,6 +8,7 @@ pub mod device;
 pub mod dinov2;
 pub mod gemma;
 pub mod language;
+pub mod lora;
 pub mod optimizer;
 pub mod projector;
 

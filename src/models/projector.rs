@@ -2,7 +2,8 @@
 //!
 //! `original` is that of the original project, ScaleShift – Linear – GELU – Dropout – Linear – ScaleShift, with its
 //! checkpoint's key names (`net.0.g`, `net.1.weight`, …); `layer_norm` is its variant without ScaleShift, LayerNorm –
-//! Linear – GELU – Dropout – Linear. `mlp` is fc1 – GELU – fc2. GELU is the exact one.
+//! Linear – GELU – Dropout – Linear. `mlp` is fc1 – GELU – fc2, `linear` one matrix between two ScaleShifts. GELU is the
+//! exact one.
 //! Dropout factors are made by the caller from its random streams, so that nothing here has hidden state.
 
 use std::path::Path;
@@ -30,6 +31,9 @@ pub enum Layers {
     LayerNorm,
     /// Linear – GELU – Dropout – Linear.
     Mlp,
+    /// ScaleShift – Linear – ScaleShift: the same norms, and nothing between them but one matrix (a control of capacity,
+    /// after LiMBeR, arXiv 2209.15162).
+    Linear,
 }
 
 /// The shape of a projector.
@@ -40,7 +44,7 @@ pub struct ProjectorConfig {
     pub layers: Layers,
     /// Width of the features.
     pub input: usize,
-    /// Width between the two linear layers.
+    /// Width between the two linear layers; of `linear`, which has one, the output's.
     pub hidden: usize,
     /// Width of the language model.
     pub output: usize,
@@ -78,6 +82,8 @@ impl ProjectorConfig {
             (Layers::Mlp, "fc1.weight", "fc2.weight")
         } else if checkpoint.contains("net.0.weight") {
             (Layers::LayerNorm, "net.1.weight", "net.4.weight")
+        } else if checkpoint.contains("net.2.g") {
+            (Layers::Linear, "net.1.weight", "net.1.weight")
         } else {
             (Layers::Original, "net.1.weight", "net.4.weight")
         };
@@ -115,6 +121,14 @@ impl ProjectorConfig {
                 ("fc1.bias", vec![hidden]),
                 ("fc2.weight", vec![output, hidden]),
                 ("fc2.bias", vec![output]),
+            ],
+            Layers::Linear => vec![
+                ("net.0.g", vec![input]),
+                ("net.0.b", vec![input]),
+                ("net.1.weight", vec![output, input]),
+                ("net.1.bias", vec![output]),
+                ("net.2.g", vec![output]),
+                ("net.2.b", vec![output]),
             ],
         };
         weights.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
@@ -160,7 +174,7 @@ impl Dense {
 pub struct Projector {
     scale_in: Option<ScaleShift>,
     first: Dense,
-    second: Dense,
+    second: Option<Dense>,
     scale_out: Option<ScaleShift>,
     #[module(skip)]
     config: ProjectorConfig,
@@ -168,7 +182,7 @@ pub struct Projector {
 
 impl Projector {
     /// A projector with PyTorch's default initial values, uniform within 1/√inputs, drawn from the streams of the
-    /// weights' names. `gain_out` is the gain of the last ScaleShift (see [`gain_out`]), which `original` alone has.
+    /// weights' names. `gain_out` is the gain of the last ScaleShift (see [`gain_out`]), which `original` and `linear` have.
     pub fn init(config: &ProjectorConfig, gain_out: f32, streams: &Streams, device: &Device) -> Self {
         let drawn = |name: &str, shape: &[usize]| {
             let count = shape.iter().product();
@@ -176,8 +190,8 @@ impl Projector {
             let bound = (inputs as f64).sqrt().recip();
             let values = match name {
                 "net.0.g" | "net.0.weight" => vec![1.0; count],
-                "net.5.g" => vec![gain_out; count],
-                "net.0.b" | "net.0.bias" | "net.5.b" => vec![0.0; count],
+                "net.5.g" | "net.2.g" => vec![gain_out; count],
+                "net.0.b" | "net.0.bias" | "net.5.b" | "net.2.b" => vec![0.0; count],
                 _ => streams.named(name).uniforms(count, -bound, bound),
             };
             Ok::<_, std::convert::Infallible>(TensorData::new(values, shape.to_vec()))
@@ -236,7 +250,7 @@ impl Projector {
             values.extend(scale.iter().flat_map(|s| [s.g.val().into_data(), s.b.val().into_data()]));
         };
         scale(&self.scale_in, &mut values);
-        for dense in [&self.first, &self.second] {
+        for dense in [Some(&self.first), self.second.as_ref()].into_iter().flatten() {
             values.extend([dense.weight.val().into_data(), dense.bias.val().into_data()]);
         }
         scale(&self.scale_out, &mut values);
@@ -254,7 +268,7 @@ impl Projector {
             values.extend(scale.iter().flat_map(|s| [of(&s.g, gradients), of(&s.b, gradients)]));
         };
         scale(&self.scale_in, &mut values);
-        for dense in [&self.first, &self.second] {
+        for dense in [Some(&self.first), self.second.as_ref()].into_iter().flatten() {
             values.extend([of(&dense.weight, gradients), of(&dense.bias, gradients)]);
         }
         scale(&self.scale_out, &mut values);
@@ -282,8 +296,9 @@ impl Projector {
         };
         let scale_in = scale(config.layers != Layers::Mlp, &mut next);
         let first = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
-        let second = Dense { weight: parameter(next(), device), bias: parameter(next(), device) };
-        let scale_out = scale(config.layers == Layers::Original, &mut next);
+        let has_second = config.layers != Layers::Linear;
+        let second = has_second.then(|| Dense { weight: parameter(next(), device), bias: parameter(next(), device) });
+        let scale_out = scale(matches!(config.layers, Layers::Original | Layers::Linear), &mut next);
         Ok(Self { scale_in, first, second, scale_out, config: config.clone() })
     }
 
@@ -293,18 +308,18 @@ impl Projector {
     }
 
     /// Vectors `[rows, output]` of features `[rows, input]`. `dropout` are factors `[rows, hidden]` (0 or 1/(1 − p),
-    /// from `Stream::dropout`) while training; evaluation passes `None`.
+    /// from `Stream::dropout`) while training; evaluation passes `None`, and `linear` has nothing to drop.
     pub fn forward(&self, x: Tensor<2>, dropout: Option<Tensor<2>>) -> Tensor<2> {
         let x = match &self.scale_in {
             Some(scale) => scale.forward(x, &self.config),
             None => x,
         };
-        let inner = gelu(self.first.forward(x));
-        let inner = match dropout {
-            Some(factors) => inner * factors,
-            None => inner,
+        let x = self.first.forward(x);
+        let x = match (&self.second, dropout) {
+            (Some(second), Some(factors)) => second.forward(gelu(x) * factors),
+            (Some(second), None) => second.forward(gelu(x)),
+            (None, _) => x,
         };
-        let x = self.second.forward(inner);
         match &self.scale_out {
             Some(scale) => scale.forward(x, &self.config),
             None => x,
@@ -343,18 +358,41 @@ mod tests {
     fn what_is_saved_is_read_back_and_its_shape_is_seen() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let device = device::parse("cpu").expect("the default backend");
-        for layers in [Layers::Original, Layers::LayerNorm, Layers::Mlp] {
-            let config = ProjectorConfig { layers, hidden: 5, ..ProjectorConfig::original(3, 4) };
+        for layers in [Layers::Original, Layers::LayerNorm, Layers::Mlp, Layers::Linear] {
+            let hidden = if layers == Layers::Linear { 4 } else { 5 };
+            let config = ProjectorConfig { layers, hidden, ..ProjectorConfig::original(3, 4) };
             let projector = Projector::init(&config, 0.1, &Streams::new(1, "test"), &device);
             let path = folder.path().join("projector.safetensors");
             projector.save(&path).expect("a temporary folder can be written");
             let read = Projector::load(&path, None, &device).expect("our own file");
             assert_eq!(read.config(), &config);
             assert_eq!(read.named_values(), projector.named_values());
-            let wrong = ProjectorConfig { hidden: 6, ..config };
+            let wrong = ProjectorConfig { input: 6, ..config };
             let error = Projector::load(&path, Some(&wrong), &device).expect_err("another width").to_string();
             assert!(error.contains("of another shape"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_linear_projector_is_one_matrix_between_norms() {
+        let device = device::parse("cpu").expect("the default backend");
+        let config = ProjectorConfig { layers: Layers::Linear, ..ProjectorConfig::original(2, 2) };
+        let values = |name: &str, shape: &[usize]| {
+            let values: Vec<f32> = match name {
+                "net.1.weight" => vec![0.0, 1.0, 2.0, 0.0],
+                "net.2.g" => vec![3.0, 3.0],
+                name if name.ends_with(".g") => vec![1.0, 1.0],
+                _ => vec![0.0, 0.0],
+            };
+            Ok::<_, std::convert::Infallible>(TensorData::new(values, shape.to_vec()))
+        };
+        let Ok(projector) = Projector::build(&config, values, &device);
+        assert_eq!(projector.num_params(), 2 + 2 + 4 + 2 + 2 + 2);
+        // (3, 4) has the root mean square √12.5; swapped, with the first doubled after, (4, 6)/√12.5 · 3/√(26/12.5).
+        let out = projector.forward(Tensor::from_floats([[3.0, 4.0]], &device), None);
+        let out: Vec<f32> = out.into_data().try_into_vec().expect("f32");
+        let expected = [4.0, 6.0].map(|x: f32| 3.0 * x / 26f32.sqrt());
+        assert!(out.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{out:?} against {expected:?}");
     }
 
     #[test]

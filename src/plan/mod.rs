@@ -403,12 +403,12 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
-    /// The step of a comparison: over the points that its minuend or subtrahend selects and that reach its stage.
+    /// The step of a comparison: over the points that one of its selections chooses and that reach its stage.
     fn comparison(&mut self, spec: &'a ComparisonSpec, points: &[PlannedPoint<'a>]) -> Option<usize> {
         let kind = comparisons::kinds().into_iter().find(|kind| kind.name == spec.kind)?;
-        let sides: Vec<Selection> = ["minuend", "subtrahend"]
-            .iter()
-            .filter_map(|side| serde_json::from_value(spec.settings.get(*side)?.clone()).ok())
+        let sides: Vec<Selection> = kind
+            .selections()
+            .filter_map(|side| serde_json::from_value(spec.settings.get(side)?.clone()).ok())
             .collect();
         let mut arms = Vec::new();
         for planned in points {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::render::{Format, Grid, decimal, figure};
-use crate::comparisons::Row;
+use crate::comparisons::{self, Row};
 use crate::experiment::{Experiment, Published, Selection, TableSpec};
 use crate::plan::{Plan, PlannedPoint};
 use crate::stages::Summary;
@@ -56,6 +56,23 @@ impl<'a> Figures<'a> {
         }
         Ok(self.summaries.get(step))
     }
+}
+
+/// The sentence of every comparison that has run, by name, in the order of the file.
+pub fn verdicts(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    figures: &mut Figures<'_>,
+) -> Result<Vec<(String, String)>, TableError> {
+    let mut found = Vec::new();
+    for spec in &experiment.comparisons {
+        let Some(&step) = plan.comparisons.get(spec.name.as_str()) else { continue };
+        let summary = figures.of(&plan.steps[step].name())?;
+        if let Some(sentence) = summary.and_then(|summary| summary.get(comparisons::VERDICT)?.as_str()) {
+            found.push((spec.name.clone(), sentence.to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// One value that falls into a cell.

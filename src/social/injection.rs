@@ -12,14 +12,23 @@ use super::samples::{Sequence, Slot};
 use crate::models::gemma::Gemma;
 use crate::npy::Array;
 use crate::stages::{Result, StageError};
+use crate::stats::random::Streams;
 
 /// The vectors that the projector reads, and which of them a social token is made of.
 pub struct Bank<'a> {
     packs: &'a Packs,
     /// `[rows, dim]`: the packs' globals, then their locals, then causal means; or the two constants of global and local
-    /// tokens.
+    /// tokens; or one vector of noise per clip.
     pub vectors: Array<f32>,
-    constant: bool,
+    kind: Kind,
+}
+
+/// What the rows of a bank are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Features,
+    Constants,
+    Noise,
 }
 
 impl<'a> Bank<'a> {
@@ -32,12 +41,22 @@ impl<'a> Bank<'a> {
             values.extend(&causal.means.values);
             rows += causal.means.shape[0];
         }
-        Self { packs, vectors: Array::new([rows, packs.dim()], values), constant: false }
+        Self { packs, vectors: Array::new([rows, packs.dim()], values), kind: Kind::Features }
     }
 
     /// One vector for every global and one for every local token: `[2, dim]`.
     pub fn of_constants(packs: &'a Packs, constants: Array<f32>) -> Self {
-        Self { packs, vectors: constants, constant: true }
+        Self { packs, vectors: constants, kind: Kind::Constants }
+    }
+
+    /// Normal noise, one vector for all tokens of a clip: `[clips, dim]`. It depends on the clip's name and `seed` only,
+    /// and has the root mean square of the packs' global vectors.
+    pub fn of_noise(packs: &'a Packs, seed: u64) -> Self {
+        let squares: f64 = packs.global.values.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let size = (squares / packs.global.values.len().max(1) as f64).sqrt();
+        let streams = Streams::new(seed, "noise");
+        let drawn = packs.clips.iter().flat_map(|clip| streams.named(&clip.clip_id).normals(packs.dim(), size));
+        Self { packs, vectors: Array::new([packs.clips.len(), packs.dim()], drawn.collect()), kind: Kind::Noise }
     }
 
     /// The means of the vectors of these clips' global and local tokens, `[2, dim]`; without locals, twice the first.
@@ -64,8 +83,9 @@ impl<'a> Bank<'a> {
         let locals = &self.packs.clips[from].locals;
         let first_local = self.packs.clips.len();
         Ok(match slot {
-            Slot::Global if self.constant => vec![0],
-            Slot::Local(_) if self.constant => vec![1],
+            Slot::Global if self.kind == Kind::Constants => vec![0],
+            Slot::Local(_) if self.kind == Kind::Constants => vec![1],
+            Slot::Global | Slot::Local(_) if self.kind == Kind::Noise => vec![from],
             Slot::Global if self.packs.global_mode == GlobalMode::ClipMean => vec![from],
             Slot::Global if self.packs.global_mode == GlobalMode::CausalMean => {
                 vec![first_local + self.packs.locals.shape[0] + self.packs.causal_row(from, until)?]
@@ -291,24 +311,12 @@ fn integers(values: &[i64], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
 }
 
-/// Of every number of a clip, the clip that its vectors come from when each clip gets another's: no clip keeps its own.
-pub fn wrong_clips(count: usize, seed: u64) -> Result<Vec<usize>> {
-    let mut stream = crate::stats::random::Streams::new(seed, "pairing").named("wrong_clip");
-    stream.derangement(count).ok_or_else(|| {
-        StageError::hint(
-            "`pairing = \"wrong_clip\"` needs at least two clips",
-            "evaluate a split with more clips, or set `pairing = \"right\"`",
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::packs::{Causal, Local, PackedClip};
     use super::super::samples::{Class, Target};
     use super::*;
     use crate::models::gemma::GemmaConfig;
-    use crate::stats::random::Streams;
 
     fn packs(global_mode: GlobalMode) -> Packs {
         let local = |word, row| Local { utterance: 0, word, frames: vec![0], row };
@@ -337,6 +345,32 @@ mod tests {
         let constants = Bank::of_constants(&packs, Bank::means(&packs, &[0, 1]));
         assert_eq!(constants.vectors.values, [15.0, 3.5]);
         assert_eq!(constants.rows(Slot::Local(2), 1, 0, None).unwrap(), [1]);
+        let noise = Bank::of_noise(&packs, 4);
+        assert_eq!(
+            (noise.rows(Slot::Global, 0, 1, None).unwrap(), noise.rows(Slot::Local(1), 0, 1, None).unwrap()),
+            (vec![1], vec![1])
+        );
+        assert_eq!(noise.vectors, Bank::of_noise(&packs, 4).vectors);
+        assert_ne!(noise.vectors, Bank::of_noise(&packs, 5).vectors);
+    }
+
+    #[test]
+    fn noise_is_of_the_size_of_features_and_belongs_to_the_clip() {
+        let clip =
+            |number: usize| PackedClip { clip_id: format!("c{number}"), split: None, group: None, locals: vec![] };
+        let packs = |clips: std::ops::Range<usize>| {
+            let count = clips.len();
+            let global = Array::new([count, 50], vec![-0.3; 50 * count]);
+            Packs::new(clips.map(clip).collect(), global, Array::new([0, 50], vec![]), GlobalMode::ClipMean, true)
+        };
+        let (all, some) = (packs(0..80), packs(40..80));
+        let noise = Bank::of_noise(&all, 0).vectors;
+        let size = (noise.values.iter().map(|x| x * x).sum::<f32>() / 4000.0).sqrt();
+        assert!((size - 0.3).abs() < 0.015, "{size}");
+        assert!(noise.values.iter().sum::<f32>().abs() / 4000.0 < 0.02);
+        let (mine, theirs) = (noise.row(41), Bank::of_noise(&some, 0).vectors);
+        assert!(mine.iter().zip(theirs.row(1)).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert_ne!(noise.row(0), noise.row(1));
     }
 
     #[test]
@@ -485,13 +519,5 @@ mod tests {
         };
         assert!(error(1, Some(0.4)).contains("no frame at or before 0.4 s"), "{}", error(1, Some(0.4)));
         assert!(error(0, None).contains("no time is known"), "{}", error(0, None));
-    }
-
-    #[test]
-    fn no_clip_keeps_its_own_when_paired_wrongly() {
-        let order = wrong_clips(7, 3).unwrap();
-        assert!(order.iter().enumerate().all(|(clip, &from)| clip != from));
-        assert_ne!(order, wrong_clips(7, 4).unwrap());
-        assert!(wrong_clips(1, 0).unwrap_err().to_string().contains("two clips"));
     }
 }

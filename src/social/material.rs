@@ -74,6 +74,9 @@ pub enum Source {
     Constant,
     /// As `constant`, but the means stay as they are.
     Mean,
+    /// Normal noise, one vector for all tokens of a clip, drawn from its name and `seed`: it tells clips apart and
+    /// nothing of what they show.
+    Noise,
 }
 
 /// `projector.json`: what a projector is and how it was trained.
@@ -101,7 +104,7 @@ pub struct Trained {
     pub projector: Projector,
     /// `None` for a projector that no training stage of ours wrote.
     pub description: Option<Description>,
-    /// The constants that it reads, `[2, dim]`, unless its source is `features`.
+    /// The constants that it reads, `[2, dim]`, with `constant` and `mean`.
     pub constants: Option<Array<f32>>,
 }
 
@@ -117,7 +120,7 @@ impl Trained {
         let weights = path.join("projector.safetensors");
         let projector = Projector::load(&weights, Some(&description.shape), device)?;
         let constants = match description.source {
-            Source::Features => None,
+            Source::Features | Source::Noise => None,
             Source::Constant | Source::Mean => Some(npy::read(&path.join("constants.npy"))?),
         };
         Ok(Self { projector, description: Some(description), constants })
@@ -133,10 +136,23 @@ impl Trained {
 
     /// The vectors that it reads for these packs.
     pub fn bank<'a>(&self, packs: &'a Packs) -> Result<Bank<'a>> {
-        let bank = match &self.constants {
-            None => Bank::of_features(packs),
-            Some(constants) => Bank::of_constants(packs, constants.clone()),
+        let bank = match (&self.constants, &self.description) {
+            (Some(constants), _) => Bank::of_constants(packs, constants.clone()),
+            (None, Some(Description { source: Source::Noise, settings, .. })) => {
+                Bank::of_noise(packs, settings["seed"].as_u64().unwrap_or_default())
+            }
+            (None, _) => Bank::of_features(packs),
         };
+        self.checked(bank)
+    }
+
+    /// The mean vectors of all clips of these packs, which it then reads in the place of every clip's own.
+    pub fn bank_of_means<'a>(&self, packs: &'a Packs) -> Result<Bank<'a>> {
+        let all: Vec<usize> = (0..packs.clips.len()).collect();
+        self.checked(Bank::of_constants(packs, Bank::means(packs, &all)))
+    }
+
+    fn checked<'a>(&self, bank: Bank<'a>) -> Result<Bank<'a>> {
         let (given, wanted) = (bank.vectors.shape[1], self.projector.config().input);
         if given != wanted {
             return Err(StageError::hint(
@@ -273,6 +289,8 @@ pub struct Reader<'a> {
     pub social: Option<(&'a Projector, Tensor<2>)>,
     /// Where the embedding scale acts.
     pub scale: EmbeddingScale,
+    /// Zero vectors stand in the places of social tokens.
+    pub zeroed: bool,
 }
 
 impl Reader<'_> {
@@ -282,6 +300,7 @@ impl Reader<'_> {
         let social = self.social.as_ref().filter(|_| batch.is_social());
         let social =
             social.map(|(projector, bank)| batch.social(projector.forward(batch.projector_inputs(bank), None)));
+        let social = social.map(|social| if self.zeroed { social.zeros_like() } else { social });
         let inputs = batch.inputs(self.gemma, social, self.scale);
         (batch, inputs)
     }

@@ -10,6 +10,8 @@ mod dialogue;
 pub mod injection;
 pub mod material;
 pub mod packs;
+pub mod pairing;
+pub mod placement;
 pub mod pooling;
 pub mod prompt;
 pub mod samples;

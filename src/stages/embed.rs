@@ -204,7 +204,7 @@ impl Stage for Embed {
         let social = bank.as_ref().zip(trained.as_ref());
         let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
         let scale = config.embedding_scale.unwrap_or_default();
-        let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale };
+        let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale, zeroed: false };
         let pools = pool_states(inject, &clips, &sequences);
         let defined: Vec<Pool> =
             pools.iter().filter(|state| state.undefined.is_none()).map(|state| state.pool).collect();

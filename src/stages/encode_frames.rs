@@ -38,6 +38,17 @@ pub enum Method {
     Oracle,
 }
 
+/// What the encoder is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shown {
+    /// The frame.
+    #[default]
+    Frame,
+    /// A picture of the frame's size in one colour, ImageNet's mean (a control).
+    Blank,
+}
+
 /// Settings of `encode_frames`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +108,9 @@ pub struct Config {
     #[serde(default = "vit_layer_scale")]
     #[schemars(range(min = 0.0))]
     pub vit_layer_scale: f64,
+    /// What the encoder is shown. With `blank` all features are the same, which `allow_constant_features` must allow.
+    #[serde(default)]
+    pub shown: Shown,
     /// Accept features that hardly differ between clips.
     #[serde(default)]
     pub allow_constant_features: bool,
@@ -159,6 +173,7 @@ impl Stage for EncodeFrames {
                 config.position_resampling = PositionResampling::default();
                 (config.resize, config.crop) = (None, None);
                 config.l2_normalize = yes();
+                config.shown = Shown::Frame;
                 config.batch = batch();
             }
         }
@@ -277,7 +292,11 @@ fn encode(
             context.progress(index as u64, total as u64, "frame")?;
             size = (height, width);
         }
-        waiting.extend(pixels);
+        match config.shown {
+            Shown::Frame => waiting.extend(pixels),
+            // Pixels are normalised: ImageNet's mean colour is 0.
+            Shown::Blank => waiting.resize(waiting.len() + pixels.len(), 0.0),
+        }
         count += 1;
     }
     flush(&mut waiting, size, &mut count)?;

@@ -9,10 +9,12 @@ pub mod command;
 mod context;
 pub mod embed;
 pub mod encode_frames;
+pub mod encode_text;
 pub mod estimate;
 pub mod extract_frames;
 pub mod frame_manifest;
 pub mod kind;
+pub mod linear_probe;
 pub mod note;
 pub mod perplexity;
 pub mod pretrain_lm;
@@ -20,6 +22,7 @@ pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;
 pub mod split;
+pub mod train_lora;
 pub mod train_projector;
 
 pub use context::{CHECKPOINT_INTERVAL, Context, Guard, Input, Inputs, ModelCache, Served};
@@ -36,9 +39,12 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<frame_manifest::FrameManifest>(),
         Kind::of::<split::Split>(),
         Kind::of::<encode_frames::EncodeFrames>(),
+        Kind::of::<encode_text::EncodeText>(),
+        Kind::of::<linear_probe::LinearProbe>(),
         Kind::of::<scene_packs::ScenePacks>(),
         Kind::of::<pretrain_lm::PretrainLm>(),
         Kind::of::<train_projector::TrainProjector>(),
+        Kind::of::<train_lora::TrainLora>(),
         Kind::of::<perplexity::Perplexity>(),
         Kind::of::<embed::Embed>(),
         Kind::of::<rsa::Rsa>(),

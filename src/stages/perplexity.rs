@@ -11,11 +11,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Passes, social};
-use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream, train_lora};
 use crate::models::language::Precision;
 use crate::social::columns::broken;
-use crate::social::injection::{self, wrong_clips};
-use crate::social::material::{self, Reader, Trained};
+use crate::social::injection::{self, Bank};
+use crate::social::material::{self, Reader, Source, Trained};
+use crate::social::packs::Packs;
+use crate::social::pairing::Pairing;
 use crate::social::prompt::{Disabled, EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
 use crate::social::samples::{self, Class, Sequence};
 use crate::social::transcripts::{self, Clip};
@@ -24,16 +26,17 @@ use crate::stages::scene_packs::pos_set;
 /// See the module.
 pub struct Perplexity;
 
-/// Whose vectors a clip gets.
+/// What stands in the places of social tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Pairing {
-    /// Its own.
+pub enum Substitute {
+    /// What the projector makes of the clip's vectors.
     #[default]
-    Right,
-    /// Those of another clip of the evaluated split, by a derangement from `pairing_seed`. A local token takes the
-    /// vector of its rank among the other clip's.
-    WrongClip,
+    Nothing,
+    /// What it makes of the mean vectors of all clips of the packs.
+    Mean,
+    /// Zero vectors.
+    Zero,
 }
 
 /// Settings of `perplexity`. What is left out of `inject` to `max_tokens` is as in the training of the projector.
@@ -59,15 +62,22 @@ pub struct Config {
     #[serde(default = "language")]
     #[schemars(extend("x-accepts" = ["language_model"]))]
     pub language: Reference,
+    /// An adapter of the language model, for the control that was trained on text alone.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["adapter"]))]
+    pub adapter: Option<Reference>,
     /// Which social tokens there are; without a projector `none`.
     #[serde(default)]
     pub inject: Option<Inject>,
     /// Whose vectors a clip gets.
     #[serde(default)]
     pub pairing: Pairing,
-    /// Draws the pairs of `wrong_clip`.
+    /// Draws the pairs of wrong clips.
     #[serde(default)]
     pub pairing_seed: u64,
+    /// What stands in the places of social tokens, without training for it.
+    #[serde(default)]
+    pub substitute: Substitute,
     /// The split to evaluate; `all` is every clip.
     #[serde(default = "split")]
     pub split: String,
@@ -167,7 +177,7 @@ fn yes() -> bool {
     true
 }
 
-/// Takes a setting over from the projector's training, or its default.
+/// Takes a setting over from the training of the projector, or of the adapter, or its default.
 pub(super) fn inherit<T: serde::de::DeserializeOwned>(
     field: &mut Option<T>,
     upstream: &Upstream,
@@ -175,7 +185,8 @@ pub(super) fn inherit<T: serde::de::DeserializeOwned>(
     otherwise: T,
 ) {
     if field.is_none() {
-        *field = Some(upstream.setting("projector", name).unwrap_or(otherwise));
+        let found = upstream.setting("projector", name).or_else(|| upstream.setting("adapter", name));
+        *field = Some(found.unwrap_or(otherwise));
     }
 }
 
@@ -205,7 +216,7 @@ impl Config {
 
 impl Stage for Perplexity {
     const KIND: &'static str = "perplexity";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Scores every token of the text of clips under an inject mode or a control";
     const GIVES: &'static [&'static str] = &["scores"];
     const ON_DEVICE: bool = true;
@@ -235,7 +246,7 @@ impl Stage for Perplexity {
         if config.inject == Some(Inject::None) {
             config.packs = None;
             config.projector = None;
-            config.pairing = Pairing::Right;
+            config.substitute = Substitute::Nothing;
             config.embedding_scale = Some(EmbeddingScale::default());
             config.disabled = Some(Disabled::default());
             (config.norm_epsilon, config.norm_clamp) = (None, None);
@@ -244,6 +255,9 @@ impl Stage for Perplexity {
         config.none_bos = None;
         if config.inject == Some(Inject::Full) {
             config.disabled = Some(Disabled::default());
+        }
+        if config.inject == Some(Inject::None) || config.substitute != Substitute::Nothing {
+            config.pairing = Pairing::Right;
         }
         if config.pairing == Pairing::Right {
             config.pairing_seed = 0;
@@ -290,20 +304,35 @@ impl Stage for Perplexity {
         let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
         material::check_social(inject, &sequences)?;
         let (bank, places) = match (&trained, &packs) {
-            (Some(trained), Some(packs)) => (Some(trained.bank(packs)?), material::places(packs, &clips)?),
+            (Some(trained), Some(packs)) => {
+                (Some(bank(trained, packs, config.substitute)?), material::places(packs, &clips)?)
+            }
             _ => (None, Vec::new()),
         };
-        let sources = match config.pairing {
-            Pairing::WrongClip if inject != Inject::None => {
-                wrong_clips(clips.len(), config.pairing_seed)?.into_iter().map(|clip| places[clip]).collect()
+        let sources = match inject {
+            Inject::None => places.clone(),
+            _ => {
+                let partners = config.pairing.sources(&clips, config.pairing_seed)?;
+                config.pairing.write(context.folder(), &clips, &partners)?;
+                partners.into_iter().map(|clip| places[clip]).collect()
             }
-            _ => places.clone(),
         };
         let prepared = injection::prepare(&sequences, bank.as_ref(), &places, &sources, language.pad)?;
         let social = bank.as_ref().zip(trained.as_ref());
         let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
         let scale = config.embedding_scale.unwrap_or_default();
-        let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale };
+        let adapted = match inputs.optional("adapter") {
+            Some(adapter) => {
+                let digest = &inputs.get("language")?.digest;
+                let (lora, known) = train_lora::load(&adapter.path, &language, digest, &clips, &config.split)?;
+                seen = Some(seen.unwrap_or(0).max(known));
+                Some(language.gemma.adapted(&lora))
+            }
+            None => None,
+        };
+        let zeroed = config.substitute == Substitute::Zero;
+        let reader =
+            Reader { gemma: adapted.as_ref().unwrap_or(&language.gemma), pad: language.pad, social, scale, zeroed };
         let count = prepared.len() as u64;
         let scores =
             material::score(&reader, &prepared, config.batch, |done| context.progress(done as u64, count, "sample"))?;
@@ -315,6 +344,19 @@ impl Stage for Perplexity {
             summary.insert("clips_seen_in_training".into(), seen.into());
         }
         Ok(summary)
+    }
+}
+
+/// The vectors that the projector reads, or their means.
+fn bank<'a>(trained: &Trained, packs: &'a Packs, substitute: Substitute) -> Result<Bank<'a>> {
+    let source = trained.description.as_ref().map_or(Source::Features, |description| description.source);
+    match substitute {
+        Substitute::Mean if source != Source::Features => Err(StageError::hint(
+            "the projector was trained on vectors that are not the packs', so their mean is nothing to it",
+            "set `substitute = \"mean\"` only where the projector's `source` is `features`",
+        )),
+        Substitute::Mean => trained.bank_of_means(packs),
+        Substitute::Nothing | Substitute::Zero => trained.bank(packs),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::npy::{self, Array};
 use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
 use crate::social::packs::{Causal, GlobalMode, Local, PackedClip, Packs, Tagging};
+use crate::social::placement::{FrameOrder, LocalWords};
 use crate::social::tagger::{self, Coverage};
 use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
 
@@ -83,6 +84,15 @@ pub struct Config {
     /// Universal parts of speech that get a local token.
     #[serde(default = "pos_set")]
     pub pos_set: Vec<String>,
+    /// Which words get a local token: those of `pos_set`, or as many others (a control).
+    #[serde(default)]
+    pub local_words: LocalWords,
+    /// In which order the clip's frames stand (a control).
+    #[serde(default)]
+    pub frame_order: FrameOrder,
+    /// Draws the words of `local_words` and the order of `shuffled` frames.
+    #[serde(default)]
+    pub control_seed: u64,
     /// At most this many local tokens per clip (per caption where a clip has captions), the first ones.
     #[serde(default = "local_cap")]
     #[schemars(range(min = 1))]
@@ -117,6 +127,9 @@ impl Stage for ScenePacks {
         let timeless = matches!(config.local_frame, LocalFrame::RankUniform | LocalFrame::ClipMean);
         if timeless && !config.causal {
             config.word_times = WordTimes::Given;
+        }
+        if (config.local_words, config.frame_order) == (LocalWords::Content, FrameOrder::Time) {
+            config.control_seed = 0;
         }
         if config.tagger == tagger::Method::None {
             config.tagger_view = tagger::View::default();
@@ -161,14 +174,14 @@ impl Stage for ScenePacks {
 }
 
 /// Features of frames, by clip.
-struct FrameFeatures {
+pub(super) struct FrameFeatures {
     values: Array<f32>,
     /// Clip → (time, row) of its frames, in order of time.
-    clips: HashMap<String, Vec<(f64, usize)>>,
+    pub(super) clips: HashMap<String, Vec<(f64, usize)>>,
 }
 
 impl FrameFeatures {
-    fn load(folder: &Path) -> Result<Self> {
+    pub(super) fn load(folder: &Path) -> Result<Self> {
         let values: Array<f32> = npy::read(&folder.join("features.npy"))?;
         let path = folder.join("frames.csv");
         let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
@@ -212,7 +225,7 @@ impl FrameFeatures {
     }
 
     /// Mean of rows, summed in f64.
-    fn mean(&self, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+    pub(super) fn mean(&self, rows: impl Iterator<Item = usize>) -> Vec<f32> {
         let (mut sum, mut count) = (vec![0.0f64; self.values.shape[1]], 0usize);
         for row in rows {
             sum.iter_mut().zip(self.values.row(row)).for_each(|(sum, &x)| *sum += f64::from(x));
@@ -236,15 +249,19 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
             )
         })?;
         let times: Vec<f64> = frames.iter().map(|&(time, _)| time).collect();
-        global.extend(features.mean(frames.iter().map(|&(_, row)| row)));
+        let order = config.frame_order.order(&clip.clip_id, frames.len(), config.control_seed);
+        let rows: Vec<usize> = order.into_iter().map(|frame| frames[frame].1).collect();
+        global.extend(features.mean(rows.iter().copied()));
         if config.global_mode == GlobalMode::CausalMean {
-            features.extend_causal(&mut causal, frames);
+            let shown: Vec<(f64, usize)> = times.iter().copied().zip(rows.iter().copied()).collect();
+            features.extend_causal(&mut causal, &shown);
         }
         let mut locals: Vec<Local> = Vec::new();
         for (place, utterance) in clip.utterances.iter().enumerate() {
             let taken = if clip.captions { 0 } else { locals.len() };
             let end = utterance.end.or_else(|| clip.utterances.get(place + 1)?.start);
-            for (word, frames) in choose(config, utterance, end, &times, taken)
+            let kept = config.local_words.chosen(&clip.clip_id, utterance, &config.pos_set, config.control_seed);
+            for (word, frames) in choose(config, utterance, end, &times, &kept, taken)
                 .map_err(|word| no_time(clip, utterance, &utterance.words[word]))?
             {
                 if frames.is_empty() {
@@ -256,7 +273,7 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
             }
         }
         for local in &locals {
-            local_values.extend(features.mean(local.frames.iter().map(|&frame| frames[frame].1)));
+            local_values.extend(features.mean(local.frames.iter().map(|&frame| rows[frame])));
         }
         let (split, group) = (clip.split.clone(), clip.group.clone());
         packed.push(PackedClip { clip_id: clip.clip_id.clone(), split, group, locals });
@@ -269,16 +286,16 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
 }
 
 /// (word, frames) of each local token of one utterance (no frames: it ends before the first one); `Err` is a word without
-/// the times that are needed. `taken` local tokens of the clip's cap are used up; `end` closes an utterance whose words are spread.
+/// the times that are needed. `kept` are its words that may have one, of which `taken` fewer than the clip's cap are left;
+/// `end` closes an utterance whose words are spread.
 fn choose(
     config: &Config,
     utterance: &Utterance,
     end: Option<f64>,
     times: &[f64],
+    kept: &[usize],
     taken: usize,
 ) -> std::result::Result<Vec<(usize, Vec<usize>)>, usize> {
-    let is_content = |word: &Word| word.is_content(&config.pos_set) == Some(true);
-    let kept: Vec<usize> = (0..utterance.words.len()).filter(|&word| is_content(&utterance.words[word])).collect();
     let first = kept.iter().copied().take(config.local_cap.saturating_sub(taken)).enumerate();
     first
         .map(|(rank, word)| {
@@ -404,6 +421,27 @@ mod tests {
         assert_eq!(causal.frames[1], [(0.0, 3), (1.0, 4)]);
         assert_eq!(packs.causal_row(0, Some(3.9)).unwrap(), 1);
         assert!(run(TEXT, serde_json::json!({})).unwrap().causal.is_none());
+    }
+
+    #[test]
+    fn other_words_and_another_order_change_nothing_else() {
+        let plain = run(TEXT, serde_json::json!({"local_frame": "rank_uniform"})).unwrap();
+        let function = serde_json::json!({"local_words": "function", "local_frame": "rank_uniform"});
+        let words: Vec<usize> = run(TEXT, function).unwrap().clips[0].locals.iter().map(|local| local.word).collect();
+        assert_eq!(words, [2]);
+        let shuffled = |seed: u64| {
+            let settings =
+                serde_json::json!({"frame_order": "shuffled", "control_seed": seed, "local_frame": "rank_uniform"});
+            run(TEXT, settings).unwrap()
+        };
+        let mut orders = std::collections::BTreeSet::new();
+        for seed in 0..12 {
+            let packs = shuffled(seed);
+            assert!(packs.global.values.iter().zip(&plain.global.values).all(|(a, b)| (a - b).abs() < 1e-6));
+            assert_eq!(packs.clips[0].locals, plain.clips[0].locals);
+            orders.insert(packs.locals.values.iter().map(|value| value.to_bits()).collect::<Vec<_>>());
+        }
+        assert!(orders.len() > 2, "no seed gives another order");
     }
 
     #[test]

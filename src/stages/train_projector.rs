@@ -24,12 +24,13 @@ use crate::models::optimizer::AdamW;
 use crate::models::projector::Layers;
 use crate::social::injection::{self, Bank};
 use crate::social::material::{self, Source};
+use crate::social::pairing::Pairing;
 use crate::social::prompt::{Inject, Samples, Tags};
 use crate::social::samples::{self, Sequence, Slot};
 use crate::social::transcripts::{self, Clip};
 use crate::stats::random::Streams;
 pub use config::{Config, Keep};
-use config::{caption_tag, context_turns, epochs, norm_epsilon, warmup};
+use config::{caption_tag, context_turns, dropout, epochs, norm_epsilon, warmup};
 use outcome::{Origin, first_projector, save};
 use schedule::{Losses, Schedule};
 use trainer::{Trainable, Trainer};
@@ -48,6 +49,15 @@ impl Stage for TrainProjector {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
+        if matches!(config.source, Source::Constant | Source::Mean) {
+            config.pairing = Pairing::Right;
+        }
+        if config.pairing == Pairing::Right {
+            config.pairing_seed = 0;
+        }
+        if config.layers == Layers::Linear {
+            (config.hidden, config.dropout) = (0, dropout());
+        }
         if config.steps > 0 {
             config.epochs = epochs();
         }
@@ -126,8 +136,11 @@ impl Stage for TrainProjector {
         let bank = match config.source {
             Source::Features => Bank::of_features(&packs),
             Source::Constant | Source::Mean => Bank::of_constants(&packs, Bank::means(&packs, &places)),
+            Source::Noise => Bank::of_noise(&packs, config.seed),
         };
-        let prepared = injection::prepare(&sequences, Some(&bank), &places, &places, language.pad)?;
+        let partners = config.pairing.sources(&clips, config.pairing_seed)?;
+        let sources: Vec<usize> = partners.iter().map(|&clip| places[clip]).collect();
+        let prepared = injection::prepare(&sequences, Some(&bank), &places, &sources, language.pad)?;
         let validation = match held_out.is_empty() {
             true => None,
             false => {
@@ -195,6 +208,7 @@ impl Stage for TrainProjector {
             clips: clips.iter().map(|clip| clip.clip_id.clone()).collect(),
         };
         save(config, &model, &bank, &packs, &places, origin, context)?;
+        config.pairing.write(context.folder(), &clips, &partners)?;
         Ok(summary)
     }
 }

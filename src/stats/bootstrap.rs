@@ -36,6 +36,15 @@ pub fn two_sided_p(replicates: &[f64]) -> f64 {
     (2.0 * (below.min(above) as f64 + 1.0) / (replicates.len() as f64 + 1.0)).min(1.0)
 }
 
+/// p of two one-sided tests that the statistic lies within ± `margin`, from bootstrap replicates: the larger of the shares
+/// on the far side of either bound, with one added to counts and number. Below α exactly when the interval of share 1 − 2α
+/// of the replicates lies within, up to the added one.
+pub fn equivalence_p(replicates: &[f64], margin: f64) -> f64 {
+    let below = replicates.iter().filter(|&&value| value <= -margin).count();
+    let above = replicates.iter().filter(|&&value| value >= margin).count();
+    (below.max(above) as f64 + 1.0) / (replicates.len() as f64 + 1.0)
+}
+
 /// Holm's step-down adjustment of p values, in their order.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
@@ -80,5 +89,21 @@ mod tests {
         assert!((percentile(&replicates, 0.5) - mean).abs() < 0.01);
         assert!((two_sided_p(&replicates) - 2.0 / 4001.0).abs() < 1e-12);
         assert!(two_sided_p(&[-1.0, 1.0, -2.0, 2.0]) > 0.9);
+    }
+
+    #[test]
+    fn replicates_of_uneven_clusters_are_those_of_all_resamples() {
+        // All 5^5 resamples in Python, itertools.product: a = [1, -.5, .75, 2, -.25], b = [2, 1, 3, 4, 2]; mean, standard
+        // deviation and shares of sum(a)/sum(b), np.percentile at 5 and 95.
+        let streams = Streams::new(5, "test");
+        let mut found = ratio_replicates(&[1.0, -0.5, 0.75, 2.0, -0.25], &[2.0, 1.0, 3.0, 4.0, 2.0], 200_000, &streams);
+        found.sort_by(f64::total_cmp);
+        let mean = found.iter().sum::<f64>() / found.len() as f64;
+        let deviation = (found.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / found.len() as f64).sqrt();
+        assert!((mean - 0.229_398_8).abs() < 0.001 && (deviation - 0.140_936_3).abs() < 0.001, "{mean} {deviation}");
+        assert!((two_sided_p(&found) - 2.0 * 0.066_24).abs() < 0.003, "{}", two_sided_p(&found));
+        assert!((equivalence_p(&found, 0.45) - 0.027_84).abs() < 0.0015, "{}", equivalence_p(&found, 0.45));
+        assert_eq!(percentile(&found, 0.05), -0.05);
+        assert!((percentile(&found, 0.95) - 0.423_076_9).abs() < 1e-6);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod distributions;
+pub mod logistic;
 pub mod random;
 pub mod ranks;
 pub mod rsm;

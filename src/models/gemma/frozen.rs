@@ -107,7 +107,7 @@ impl Gemma {
     }
 
     /// −ln p of the targets, and the gradient of Σ weight · nll at `hidden` `[rows, hidden]` in the model's precision.
-    fn head_gradient(&self, hidden: Tensor<2>, targets: &[u32], weights: &[f32]) -> (Vec<f32>, Tensor<2>) {
+    pub(super) fn head_gradient(&self, hidden: Tensor<2>, targets: &[u32], weights: &[f32]) -> (Vec<f32>, Tensor<2>) {
         let embedding = self.embed_tokens.val();
         let chunk = self.head_rows();
         let (mut nll, mut gradients) = (Vec::with_capacity(targets.len()), Vec::new());

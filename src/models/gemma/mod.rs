@@ -4,6 +4,7 @@
 //! `rows(ids) · embedding_scale()` gives what the model makes of ids. Attention soft caps are always applied.
 //! Right padding is harmless: attention is causal, so no position sees what stands after it.
 
+mod adapted;
 mod block;
 mod config;
 mod frozen;

@@ -9,6 +9,7 @@ use crate::models::language::Precision;
 use crate::models::optimizer::AdamWConfig;
 use crate::models::projector::{Layers, SCALE_SHIFT_EPSILON};
 use crate::social::material::Source;
+use crate::social::pairing::Pairing;
 use crate::social::prompt::{Disabled, EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
 
 /// Settings of `train_projector`.
@@ -38,6 +39,12 @@ pub struct Config {
     /// What the projector reads.
     #[serde(default)]
     pub source: Source,
+    /// Whose vectors a clip gets while the projector is trained. What evaluates it has its own `pairing`.
+    #[serde(default)]
+    pub pairing: Pairing,
+    /// Draws the pairs of wrong clips.
+    #[serde(default)]
+    pub pairing_seed: u64,
     /// Its layers.
     #[serde(default)]
     pub layers: Layers,
@@ -59,7 +66,7 @@ pub struct Config {
     #[serde(default = "dropout")]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub dropout: f64,
-    /// Draws initial values, order and dropout.
+    /// Draws initial values, order, dropout and the noise of `source`.
     #[serde(default)]
     pub seed: u64,
     /// The split to train on; `all` is every clip.
@@ -196,7 +203,7 @@ fn accumulate() -> usize {
     1
 }
 
-fn dropout() -> f64 {
+pub(super) fn dropout() -> f64 {
     0.1
 }
 

@@ -112,7 +112,7 @@ pub(super) fn save(
 }
 
 /// The projected vectors of the training clips: `global` `[clips, hidden]` in the order of the text, `local`
-/// `[locals, hidden]` in the order of the packs; of constants one row each.
+/// `[locals, hidden]` in the order of the packs; of constants one row each, of noise one per clip.
 fn social_tokens(
     inject: Inject,
     trained: &Trained,
@@ -129,9 +129,12 @@ fn social_tokens(
         }
         Ok(Array::new([count, hidden], values))
     };
+    let is_noise = trained.description.as_ref().is_some_and(|description| description.source == Source::Noise);
+    let bank = trained.bank(packs)?;
     let locals = || places.iter().flat_map(|&clip| &packs.clips[clip].locals).map(|local| packs.locals.row(local.row));
     let rows = |global: bool| match (&trained.constants, global) {
         (Some(constants), _) => vec![constants.row(usize::from(!global))],
+        (None, _) if is_noise => places.iter().map(|&clip| bank.vectors.row(clip)).collect(),
         (None, true) => places.iter().map(|&clip| packs.global.row(clip)).collect(),
         (None, false) => locals().collect(),
     };

@@ -39,6 +39,7 @@ impl Trainer<'_> {
             pad: self.language.pad,
             social: Some((&now.projector, vectors)),
             scale: self.config.embedding_scale,
+            zeroed: false,
         };
         let scores = material::score(&reader, &validation.prepared, self.config.batch, |_| done())?;
         if let Some(sample) = scores.iter().position(|nll| nll.iter().any(|nll| !nll.is_finite())) {

@@ -1,0 +1,131 @@
+//! Every control of docs/controls.md, as it stands there, through the real binary: accepted, run, and what must hold of it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use support::Folder;
+
+/// The blocks of TOML of docs/controls.md.
+fn documented() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/controls.md");
+    let text = std::fs::read_to_string(path).expect("reads");
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("a block ends"));
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// Quickstart made small, with the documented controls.
+fn experiment(folder: &Folder) -> PathBuf {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let controls = documented().replace("set = {", "where = { inject = \"full\" }\nset = {");
+    let text = format!(
+        r#"
+name = "controls"
+[models.language]
+path = "{root}/assets/one-clause-language"
+[stages.clips]
+kind = "simulate_clips"
+world = "one_clause"
+train_clips = 96
+test_clips = 24
+frames_per_phase = 2
+judged_clips = 0
+[stages.groups]
+kind = "split"
+clips = "stage:clips"
+method = "column"
+group_pattern = "^([a-z]+_000[0-9])"
+[stages.features]
+kind = "encode_frames"
+frames = "stage:clips"
+method = "oracle"
+[stages.words]
+kind = "encode_text"
+text = "stage:clips"
+[stages.packs]
+kind = "scene_packs"
+text = "stage:clips"
+features = "stage:features"
+[stages.projector]
+kind = "train_projector"
+text = "stage:clips"
+packs = "stage:packs"
+inject = "full"
+lead_in = ":"
+steps = 3
+batch = 32
+lr = 1e-2
+[stages.perplexity]
+kind = "perplexity"
+text = "stage:clips"
+splits = "stage:groups"
+packs = "stage:packs"
+projector = "stage:projector"
+[axes.inject]
+to = "projector.inject"
+values = ["none", "full"]
+{controls}
+"#
+    );
+    folder.write("controls.toml", &text)
+}
+
+/// clip, group, utterance, target and token of every row, and the scores.
+type Rows = (Vec<String>, Vec<f64>);
+
+fn targets(folder: &Path) -> Rows {
+    let mut reader = csv::Reader::from_path(folder.join("targets.csv")).expect("has scores");
+    let rows = reader.records().map(|row| {
+        let row = row.expect("reads");
+        (row.iter().take(6).collect::<Vec<_>>().join(","), row[8].parse::<f64>().expect("a number"))
+    });
+    rows.unzip()
+}
+
+#[test]
+fn every_documented_control_runs_on_the_same_targets_and_does_what_it_says() {
+    let folder = Folder::new();
+    let file = experiment(&folder);
+    let file = file.to_str().expect("a temporary path is text");
+    let facts = folder.json(&["run", file, "--store", "store", "--device", "cpu"]);
+    assert_eq!(facts["failed"].as_array().map(Vec::len), Some(0), "{facts:#}");
+    let runs = folder.path().join("store/runs/by-name/controls");
+    let mut arms: BTreeMap<String, (PathBuf, Rows)> = BTreeMap::new();
+    for entry in std::fs::read_dir(&runs).expect("has runs") {
+        let path = entry.expect("reads").path();
+        let Ok(text) = std::fs::read(path.join("results.json")) else { continue };
+        let results: serde_json::Value = serde_json::from_slice(&text).expect("is JSON");
+        let artifact = folder
+            .path()
+            .join("store")
+            .join(results["stages"]["perplexity"]["artifact"].as_str().expect("has an artifact"));
+        let name = path.file_name().expect("has a name").to_string_lossy().replace("inject=full,", "");
+        arms.insert(name, (artifact.clone(), targets(&artifact)));
+    }
+    let count = documented().matches("[ablations.").count();
+    assert!(count >= 15 && arms.len() == count + 2, "{count} controls, {:?}", arms.keys());
+
+    let base = &arms["inject=full"].1;
+    for (name, (_, rows)) in &arms {
+        assert_eq!(rows.0, base.0, "`{name}` scores other targets");
+        // What changes nothing is no control. In one clause both frames of a clip show the same.
+        assert!(name == "inject=full" || rows.1 != base.1, "`{name}` scores as the base does");
+    }
+    // Whose vectors a clip got is stored, and nobody got its own.
+    for (name, hard) in [("wrong_clip", false), ("wrong_clip_of_group", true)] {
+        let text = std::fs::read_to_string(arms[name].0.join("pairing.csv")).expect("the pairs are stored");
+        let pairs: Vec<(&str, &str)> = text.lines().skip(1).filter_map(|line| line.split_once(',')).collect();
+        assert!(pairs.len() == 24 && pairs.iter().all(|(clip, from)| clip != from), "{name}: {text}");
+        let same_group = |(clip, from): &&(&str, &str)| clip[..9] == from[..9];
+        let within = pairs.iter().filter(same_group).count();
+        assert!(if hard { within == 24 } else { within < 24 }, "{name}: {within} of 24 within the group");
+    }
+    assert!(!arms["inject=full"].0.join("pairing.csv").exists());
+
+    // The sentence is printed, and stands in the JSON.
+    let sentence = facts["verdicts"]["information"].as_str().expect("a sentence");
+    assert!(sentence.ends_with('.') && sentence.contains("bits per word"), "{sentence}");
+    let table = folder.ok(&["table", file, "--store", "store"]);
+    assert!(table.contains(&format!("verdicts\ninformation: {sentence}")), "{table}");
+}
