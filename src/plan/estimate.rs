@@ -1,8 +1,7 @@
 //! What the steps of a plan will need, from their kinds' formulas and the sizes of what they read.
 //!
 //! A step that is not done hands the size of what it will make on to those that need it; data from outside and
-//! finished artifacts are looked at: the shape of a model, the rows of a manifest, the words of a text. Nothing larger
-//! than what a plan may read anyway is opened.
+//! finished artifacts are looked at: the shape of a model, the rows of a manifest, the words of a text.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -14,6 +13,9 @@ use crate::social::transcripts::{self, Selection};
 use crate::stages::estimate::{Estimate, Expected, Network, Size};
 use crate::store::Store;
 use crate::vision::frames::Manifest;
+
+/// Most bytes of an input that are read for an estimate; the size of a larger one stays unknown.
+const READ: u64 = 64 << 20;
 
 /// The estimate of every step that is to run, by its place in the plan; those of other steps are left out.
 pub fn estimates(plan: &Plan<'_>, store: &Store) -> BTreeMap<usize, Estimate> {
@@ -63,6 +65,9 @@ fn look(path: &Path, kinds: &str) -> Size {
         return size;
     }
     let mut size = Size::default();
+    if !is_small(path) {
+        return size;
+    }
     if has("text")
         && let Ok(clips) = transcripts::load(path, &Selection::default())
     {
@@ -84,6 +89,20 @@ fn look(path: &Path, kinds: &str) -> Size {
         size.width = width(&path.join("summary.json"));
     }
     size
+}
+
+/// Whether the tables and texts at `path` are few enough bytes to be read for an estimate.
+fn is_small(path: &Path) -> bool {
+    let is_table =
+        |path: &Path| path.extension().is_some_and(|kind| kind == "csv" || kind == "json" || kind == "jsonl");
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    let total: u64 = match std::fs::read_dir(path) {
+        Ok(entries) => {
+            entries.flatten().map(|entry| entry.path()).filter(|path| is_table(path)).map(|path| bytes(&path)).sum()
+        }
+        Err(_) => bytes(path),
+    };
+    total <= READ
 }
 
 /// Rows of a CSV with a header.
