@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Folder, NOTES, text};
+use support::{Folder, text};
 
 /// Quickstart's graph with few clips and steps.
 fn small(folder: &Folder) -> String {
@@ -98,16 +98,27 @@ fn one_loaded_model_serves_every_step_and_the_pace_is_learned() {
     assert!(simulated.as_f64().is_some_and(|seconds| seconds > 0.0), "{simulated}");
 }
 
-/// Runs the notes, then removes the text of the first one from its artifact: what needs it fails. Returns the file.
-fn broken(folder: &Folder) -> PathBuf {
-    folder.write("notes.toml", NOTES);
-    folder.ok(&["run", "notes.toml"]);
-    let steps = std::fs::read_dir(folder.path().join("soctok-store/steps")).expect("reads");
-    let mut notes = steps.map(|step| step.expect("reads").path().join("note.txt"));
-    let first = notes.find(|note| std::fs::read_to_string(note).expect("reads") == "one\n").expect("is there");
-    std::fs::remove_file(&first).expect("removes");
-    folder.write("notes.toml", &format!("{NOTES}[stages.third]\nkind = \"note\"\ntext = \"3\"\n[axes.more]\nto = [\"third.text\"]\nvalues = [\"a\", \"b\"]\n"));
-    first
+/// Three programs that each read a file that is not there.
+fn broken(folder: &Folder) -> [PathBuf; 3] {
+    let files = ["one", "two", "three"].map(|name| folder.path().join(name));
+    folder.write(
+        "broken.toml",
+        &format!(
+            r#"
+name = "broken"
+
+[stages.read]
+kind    = "command"
+command = ["cat", "{{value:file}}"]
+version = "any"
+
+[axes.file]
+to     = "read.values.file"
+values = {files:?}
+"#
+        ),
+    );
+    files
 }
 
 #[test]
@@ -115,47 +126,41 @@ fn the_first_failure_stops_a_run_only_when_asked_to() {
     let folder = Folder::new();
     broken(&folder);
     let run = |more: &[&str]| {
-        let ending = ["run", "notes.toml", "--json", "--set", "axes.ending.values=[\"four\"]"];
-        let output = folder.soctok(&[&ending, more].concat());
+        let output = folder.soctok(&[&["run", "broken.toml", "--json", "--jobs", "1"], more].concat());
         assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-        serde_json::from_slice::<Value>(&output.stdout).expect("is JSON")
+        let facts: Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+        (facts["failed"].as_array().map(Vec::len), facts["not_reached"].as_u64())
     };
-    let facts = run(&["--fail-fast"]);
-    assert_eq!((&facts["executed"], &facts["not_reached"]), (&0.into(), &2.into()), "{facts}");
-    let facts = run(&["--set", "run.keep_going=false", "--keep-going"]);
-    assert_eq!((&facts["executed"], &facts["not_reached"]), (&2.into(), &0.into()), "{facts}");
-    let both = folder.soctok(&["run", "notes.toml", "--fail-fast", "--keep-going"]);
+    assert_eq!(run(&[]), (Some(3), Some(0)));
+    assert_eq!(run(&["--fail-fast"]), (Some(1), Some(2)));
+    assert_eq!(run(&["--set", "run.keep_going=false", "--keep-going"]), (Some(3), Some(0)));
+    let both = folder.soctok(&["run", "broken.toml", "--fail-fast", "--keep-going"]);
     assert_eq!(both.status.code(), Some(2));
 }
 
 #[test]
 fn a_named_cause_is_tried_again_and_no_other() {
     let folder = Folder::new();
-    let note = broken(&folder);
-    let arguments = ["run", "notes.toml", "--json", "--only", "second", "--set", "axes.ending.values=[\"four\"]"];
-    let retried = |cause: &str| {
+    let files = broken(&folder);
+    let run = |cause: &str| {
         let cause = format!("run.retry_on=[\"{cause}\"]");
-        [&arguments[..], &["--set", "run.retries=3", "--set", &cause]]
-            .concat()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        folder.soctok(&["run", "broken.toml", "--json", "--jobs", "3", "--set", "run.retries=3", "--set", &cause])
     };
-    let call = |arguments: Vec<String>| folder.soctok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let output = call(retried("panic"));
+    // A program that fails is no file that soctok could not read.
+    let output = run("io");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(!stderr.contains("tried again"), "{stderr}");
-    // The file comes back while the step waits for its next attempt.
+    // The files come while the steps wait for their next attempt.
     let healer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(1500));
-        std::fs::write(note, "one\n").expect("writes");
+        files.iter().for_each(|file| std::fs::write(file, "here\n").expect("writes"));
     });
-    let output = call(retried("io"));
+    let output = run("stage");
     healer.join().expect("ends");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert!(stderr.contains("tried again in 1 s") && stderr.contains("note.txt"), "{stderr}");
+    assert!(stderr.contains("tried again in 1 s"), "{stderr}");
     let facts: Value = serde_json::from_slice(&output.stdout).expect("is JSON");
-    assert_eq!(facts["executed"], 1, "{facts}");
+    assert_eq!((&facts["executed"], facts["failed"].as_array().map(Vec::len)), (&3.into(), Some(0)), "{facts}");
 }
