@@ -176,12 +176,15 @@ pub fn write_npz<'a, T: Element + 'a>(
 /// Reads every array of an archive, by name; all must be of type `T`.
 pub fn read_npz<T: Element>(path: &Path) -> Result<BTreeMap<String, Array<T>>, NpyError> {
     let mut archive = open_npz(path)?;
-    let mut arrays = BTreeMap::new();
+    let mut arrays: BTreeMap<String, Array<T>> = BTreeMap::new();
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(|error| unreadable(path, error))?;
         let name = entry.name().map_err(|error| unreadable(path, error))?.trim_end_matches(".npy").to_owned();
-        let array = unpack(path, &name, entry)?;
-        arrays.insert(name, array);
+        let size = entry.size();
+        let array = unpack(path, &name, entry, size)?;
+        if arrays.insert(name.clone(), array).is_some() {
+            return Err(NpyError::Format { path: path.into(), reason: format!("array `{name}` stands in it twice") });
+        }
     }
     Ok(arrays)
 }
@@ -190,24 +193,41 @@ pub fn read_npz<T: Element>(path: &Path) -> Result<BTreeMap<String, Array<T>>, N
 pub fn read_npz_array<T: Element>(path: &Path, name: &str) -> Result<Option<Array<T>>, NpyError> {
     let mut archive = open_npz(path)?;
     match archive.by_name(&format!("{name}.npy")) {
-        Ok(entry) => unpack(path, name, entry).map(Some),
+        Ok(entry) => {
+            let size = entry.size();
+            unpack(path, name, entry, size).map(Some)
+        }
         Err(zip::result::ZipError::FileNotFound) => Ok(None),
         Err(error) => Err(unreadable(path, error)),
     }
 }
 
 fn open_npz(path: &Path) -> Result<zip::ZipArchive<std::io::BufReader<std::fs::File>>, NpyError> {
-    let file = std::fs::File::open(path).map_err(|source| NpyError::Io { path: path.into(), source })?;
-    zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| unreadable(path, error))
+    let io = |source| NpyError::Io { path: path.into(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| unreadable(path, error))?;
+    let mut packed = 0u64;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(|error| unreadable(path, error))?;
+        packed = packed.saturating_add(entry.compressed_size());
+    }
+    // Entries that lie over each other unpack to far more than the file could hold.
+    if packed > length {
+        let reason = format!("its arrays take {packed} bytes of a file of {length}");
+        return Err(NpyError::Format { path: path.into(), reason });
+    }
+    Ok(archive)
 }
 
 fn unreadable(path: &Path, error: zip::result::ZipError) -> NpyError {
     NpyError::Format { path: path.into(), reason: error.to_string() }
 }
 
-fn unpack<T: Element>(path: &Path, name: &str, mut entry: impl Read) -> Result<Array<T>, NpyError> {
+/// Reads an entry of `size` bytes, and no more whatever it unpacks to.
+fn unpack<T: Element>(path: &Path, name: &str, entry: impl Read, size: u64) -> Result<Array<T>, NpyError> {
     let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(|source| NpyError::Io { path: path.into(), source })?;
+    entry.take(size).read_to_end(&mut bytes).map_err(|source| NpyError::Io { path: path.into(), source })?;
     decode(&bytes).map_err(|reason| NpyError::Format { path: path.into(), reason: format!("array `{name}`: {reason}") })
 }
 
@@ -257,6 +277,41 @@ mod tests {
         assert_eq!(back["eos.0"], array);
         assert_eq!(read_npz_array::<f32>(&one, "all.last").expect("reads"), Some(array));
         assert_eq!(read_npz_array::<f32>(&one, "all").expect("reads"), None);
+    }
+
+    #[test]
+    fn archives_whose_entries_lie_over_each_other_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.npz");
+        write_npz(&path, [("a", &Array::new([1000], vec![1f32; 1000]))]).expect("writes");
+        let bytes = std::fs::read(&path).expect("reads");
+        let find = |mark: &[u8]| bytes.windows(4).position(|window| window == mark).expect("it is there");
+        let (directory, end) = (find(b"PK\x01\x02"), find(b"PK\x05\x06"));
+        // A second record of the directory, under another name, for the same bytes; the end counts two records.
+        let record = &bytes[directory..end];
+        let name = record.windows(5).position(|window| window == b"a.npy").expect("it is there");
+        let mut second = record.to_vec();
+        second[name] = b'b';
+        let mut last = bytes[end..].to_vec();
+        (last[8], last[10], last[12]) = (2, 2, last[12] * 2);
+        std::fs::write(&path, [&bytes[..end], &second, &last].concat()).expect("writes");
+        let error = read_npz::<f32>(&path).expect_err("it lies").to_string();
+        assert!(error.contains("its arrays take 8256 bytes of a file of"), "{error}");
+    }
+
+    #[test]
+    fn headers_that_claim_more_than_there_is_are_refused_before_memory_is_taken() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.npy");
+        for shape in ["(4611686018427387904, 4611686018427387904)", "(1099511627776,)", "(0, 18446744073709551616)"] {
+            let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+            bytes.extend(
+                format!("{:117}\n", format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}")).bytes(),
+            );
+            std::fs::write(&path, bytes).expect("writes");
+            let error = read::<f32>(&path).expect_err("it lies").to_string();
+            assert!(error.contains("does not fit") || error.contains("is not a length"), "{error}");
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn dinov2_small() {
     let folder = asset("dinov2-s");
     let model = Dinov2::load(&folder, &device, PositionResampling::Hf).unwrap_or_else(|error| panic!("{error}"));
     let image = Rgb::open(&fixture("image/input.png")).unwrap_or_else(|error| panic!("{error}"));
-    let image = image.resize_shorter(224).centre_crop(224).unwrap_or_else(|error| panic!("{error}"));
+    let image = image.resize_shorter(224).unwrap().centre_crop(224).unwrap_or_else(|error| panic!("{error}"));
     let pixels = Tensor::<4>::from_data(TensorData::new(image.normalised(), [1, 3, 224, 224]), &device);
     let start = Instant::now();
     let tokens = model.forward(pixels);

@@ -1,11 +1,17 @@
 //! A TOML text as a tree in which every key and value knows its place.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde_json::{Number, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Location, Severity};
+
+/// How deep tables and lists may lie in each other. Whatever walks the tree goes as deep as this on the stack.
+pub(super) const DEPTH: usize = 32;
+
+/// How many mistakes are told at once.
+const TOLD: usize = 200;
 
 /// Bytes `start..end` of the source number `source`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +129,9 @@ impl Item {
 pub(super) struct Report {
     pub sources: Vec<SourceText>,
     found: Vec<(Option<Span>, Diagnostic)>,
-    seen: HashMap<(Option<Span>, String), ()>,
+    seen: HashSet<(Option<Span>, String)>,
+    /// Mistakes past those that are told.
+    untold: usize,
 }
 
 impl Report {
@@ -155,21 +163,30 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, span: Option<Span>, message: String, hint: Option<String>) {
-        if self.seen.insert((span, message.clone()), ()).is_none() {
+        if self.found.len() == TOLD {
+            // A file of a thousand mistakes has one cause or a few; what is told stays in proportion to the file.
+            self.untold += usize::from(severity == Severity::Error);
+        } else if self.seen.insert((span, message.clone())) {
             let location = span.and_then(|span| self.location(span));
             self.found.push((span, Diagnostic { severity, message, hint, location }));
         }
     }
 
     pub fn has_errors(&self) -> bool {
-        self.found.iter().any(|(_, diagnostic)| diagnostic.severity == Severity::Error)
+        self.untold > 0 || self.found.iter().any(|(_, diagnostic)| diagnostic.severity == Severity::Error)
     }
 
     /// All errors (or all notes), by source and place.
     pub fn of(&self, severity: Severity) -> Diagnostics {
         let mut found: Vec<_> = self.found.iter().filter(|(_, found)| found.severity == severity).collect();
         found.sort_by_key(|(span, _)| *span);
-        Diagnostics(found.into_iter().map(|(_, diagnostic)| diagnostic.clone()).collect())
+        let mut told: Vec<Diagnostic> = found.into_iter().map(|(_, diagnostic)| diagnostic.clone()).collect();
+        if severity == Severity::Error && self.untold > 0 {
+            let message = format!("{} more mistakes are not told", self.untold);
+            let hint = Some("correct these first".to_owned());
+            told.push(Diagnostic { severity, message, hint, location: None });
+        }
+        Diagnostics(told)
     }
 }
 
@@ -207,14 +224,14 @@ pub(super) fn parse_value(report: &mut Report, source: usize, offset: usize) -> 
         return None;
     }
     let range = value.span();
-    Some(item_of(report, source, offset, range, value.get_ref()))
+    Some(item_of(report, source, offset, range, value.get_ref(), 0))
 }
 
 fn table_of(report: &mut Report, source: usize, table: &DeTable<'_>) -> Table {
-    table_at(report, source, 0, table)
+    table_at(report, source, 0, table, 0)
 }
 
-fn table_at(report: &mut Report, source: usize, offset: usize, table: &DeTable<'_>) -> Table {
+fn table_at(report: &mut Report, source: usize, offset: usize, table: &DeTable<'_>, depth: usize) -> Table {
     let mut entries: Vec<Entry> = table
         .iter()
         .map(|(key, value)| {
@@ -222,7 +239,7 @@ fn table_at(report: &mut Report, source: usize, offset: usize, table: &DeTable<'
             Entry {
                 key: key.get_ref().to_string(),
                 key_span: Span { source, start: offset + range.start, end: offset + range.end },
-                item: item_of(report, source, offset, value.span(), value.get_ref()),
+                item: item_of(report, source, offset, value.span(), value.get_ref(), depth + 1),
             }
         })
         .collect();
@@ -236,9 +253,15 @@ fn item_of(
     offset: usize,
     range: std::ops::Range<usize>,
     value: &DeValue<'_>,
+    depth: usize,
 ) -> Item {
     let span = Span { source, start: offset + range.start, end: offset + range.end };
     let value = match value {
+        DeValue::Array(_) | DeValue::Table(_) if depth > DEPTH => {
+            let message = format!("tables and lists lie in each other more than {DEPTH} deep");
+            report.error(span, message, "no setting is as deep as this; look for a key with too many dots");
+            ItemValue::Invalid
+        }
         DeValue::String(text) => ItemValue::Scalar(Value::String(text.to_string())),
         DeValue::Boolean(truth) => ItemValue::Scalar(Value::Bool(*truth)),
         DeValue::Integer(number) => {
@@ -253,9 +276,11 @@ fn item_of(
                 }
             }
         }
-        DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64) {
-            Some(number) => ItemValue::Scalar(Value::Number(number)),
-            None => {
+        DeValue::Float(number) => match number.as_str().parse().map(Number::from_f64) {
+            Ok(Some(number)) => ItemValue::Scalar(Value::Number(unsigned_zero(number))),
+            // The syntax error is reported already.
+            Err(_) => ItemValue::Invalid,
+            Ok(None) => {
                 let written = report.written(span).to_owned();
                 report.error(span, format!("`{written}` is not a finite number"), "write a finite number");
                 ItemValue::Invalid
@@ -267,11 +292,19 @@ fn item_of(
             ItemValue::Invalid
         }
         DeValue::Array(items) => ItemValue::Array(
-            items.iter().map(|item| item_of(report, source, offset, item.span(), item.get_ref())).collect(),
+            items.iter().map(|item| item_of(report, source, offset, item.span(), item.get_ref(), depth + 1)).collect(),
         ),
-        DeValue::Table(table) => ItemValue::Table(table_at(report, source, offset, table)),
+        DeValue::Table(table) => ItemValue::Table(table_at(report, source, offset, table, depth)),
     };
     Item { span, value }
+}
+
+/// `-0.0` is `0.0`: no setting means another thing by it, so it must not make another step.
+fn unsigned_zero(number: Number) -> Number {
+    match number.as_f64() {
+        Some(0.0) if number.is_f64() => Number::from_f64(0.0).unwrap_or(number),
+        _ => number,
+    }
 }
 
 #[cfg(test)]
@@ -305,5 +338,26 @@ mod tests {
         let lines: Vec<usize> =
             report.of(Severity::Error).0.iter().map(|d| d.location.as_ref().expect("a place").line).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_thousand_mistakes_are_counted_and_not_all_told() {
+        let (_, report) = read(&"a = nan\n".repeat(1000));
+        let told = report.of(Severity::Error).0;
+        assert!(report.has_errors() && told.len() == TOLD + 1, "{}", told.len());
+        assert!(told[TOLD].message.ends_with("more mistakes are not told"), "{}", told[TOLD]);
+    }
+
+    #[test]
+    fn depth_ends_in_an_error_and_not_in_an_overflow_of_the_stack() {
+        // The parser lets 80 dotted parts stand in each of 80 inline tables.
+        let dotted = vec!["a"; 79].join(".");
+        let deep = format!("{dotted} = {}1{}\n", format!("{{ {dotted} = ").repeat(70), " }".repeat(70));
+        let (table, report) = read(&deep);
+        let told = report.of(Severity::Error).0;
+        assert!(told.iter().any(|d| d.message.contains("more than 32 deep")), "{told:?}");
+        assert!(!table.entries[0].item.is_valid());
+        let (_, report) = read(&format!("a = {}1{}\n", "[".repeat(DEPTH), "]".repeat(DEPTH)));
+        assert!(!report.has_errors(), "{:?}", report.of(Severity::Error));
     }
 }

@@ -3,6 +3,7 @@
 //! Figment decides which layer wins; its tag on each value leads back to the layer, and the path to the place in that
 //! layer's text. Tables are joined key by key, everything else is replaced whole.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value as FigmentValue};
@@ -10,8 +11,11 @@ use figment::{Figment, Metadata, Profile, Provider};
 use serde_json::Value;
 
 use super::LoadOptions;
-use super::document::{Entry, Item, ItemValue, Report, Span, Table, parse, parse_value};
+use super::document::{DEPTH, Entry, Item, ItemValue, Report, Span, Table, parse, parse_value};
 use super::{grammar, protocols, suggest};
+
+/// Most bytes that an experiment file has.
+const LARGEST: u64 = 16 << 20;
 
 /// The layers joined, with `extends` left out, and the protocol that was used.
 pub(super) struct Merged {
@@ -26,7 +30,7 @@ pub(super) fn load(report: &mut Report, path: &Path, options: &LoadOptions) -> O
     if report.has_errors() {
         return None;
     }
-    let mut layers = files.layers;
+    let mut layers: Vec<Table> = files.layers.into_iter().map(|(_, table)| table).collect();
     if let Some(name) = &options.profile {
         layers.extend(profile(report, name, &layers));
     }
@@ -44,16 +48,16 @@ pub(super) fn load(report: &mut Report, path: &Path, options: &LoadOptions) -> O
 
 #[derive(Default)]
 struct Files {
-    layers: Vec<Table>,
+    /// File → its table, lowest first.
+    layers: Vec<(PathBuf, Table)>,
     stack: Vec<PathBuf>,
-    done: Vec<(PathBuf, Table)>,
 }
 
 impl Files {
     /// Reads a file after those that it extends; `from` is where another file names it.
     fn read(&mut self, report: &mut Report, path: &Path, from: Option<Span>) {
         let shown = path.display().to_string();
-        let text = match std::fs::read_to_string(path) {
+        let text = match text_of(path) {
             Ok(text) => text,
             Err(error) => {
                 let reason = match error.kind() {
@@ -81,8 +85,10 @@ impl Files {
             report.error(span, message, "take this name out of `extends`; a file cannot stand above itself");
             return;
         }
-        if let Some((_, table)) = self.done.iter().find(|(known, _)| *known == identity) {
-            self.layers.push(table.clone());
+        if let Some(at) = self.layers.iter().position(|(known, _)| *known == identity) {
+            // Named once more it lies above what came between; all that it says is said there again.
+            let layer = self.layers.remove(at);
+            self.layers.push(layer);
             return;
         }
         let source = report.add_source(shown, text);
@@ -102,8 +108,17 @@ impl Files {
             }
         }
         self.stack.pop();
-        self.done.push((identity, table.clone()));
-        self.layers.push(table);
+        self.layers.push((identity, table));
+    }
+}
+
+/// The text of an experiment file; something endless (a device) is not read to its end.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LARGEST {
+        true => Err(std::io::Error::other(format!("it has more than {} MiB", LARGEST >> 20))),
+        false => Ok(text),
     }
 }
 
@@ -149,7 +164,10 @@ fn environment(report: &mut Report, name: &str, value: &str, below: &Table) -> O
         );
         return None;
     }
-    is_there(report, &keys, below).then(|| nested(keys, bare(report, source, name.len() + 1)))
+    if !is_there(report, &keys, below) {
+        return None;
+    }
+    nested(report, keys, source, name.len() + 1)
 }
 
 /// Whether the files name what a setting from outside is to change (`data.NAME`, `stages.NAME`, …).
@@ -195,7 +213,10 @@ fn set(report: &mut Report, argument: &str, below: &Table) -> Option<Table> {
         );
         return None;
     }
-    is_there(report, &keys, below).then(|| nested(keys, bare(report, source, equals + 1)))
+    if !is_there(report, &keys, below) {
+        return None;
+    }
+    nested(report, keys, source, equals + 1)
 }
 
 /// The keys before the first `=`, and where that stands. A part in quotes may hold dots.
@@ -233,7 +254,13 @@ fn bare(report: &mut Report, source: usize, offset: usize) -> Item {
     })
 }
 
-fn nested(keys: Vec<(String, Span)>, value: Item) -> Table {
+/// A table of tables down to the value that stands at `offset` of a source.
+fn nested(report: &mut Report, keys: Vec<(String, Span)>, source: usize, offset: usize) -> Option<Table> {
+    if let Some((_, span)) = keys.get(DEPTH) {
+        report.error(*span, format!("the setting has {} parts", keys.len()), "name a setting that a stage has");
+        return None;
+    }
+    let value = bare(report, source, offset);
     let mut table = Table::default();
     let mut inner = Some(value);
     for (key, key_span) in keys.into_iter().rev() {
@@ -243,7 +270,7 @@ fn nested(keys: Vec<(String, Span)>, value: Item) -> Table {
         };
         table = Table { entries: vec![Entry { key, key_span, item }] };
     }
-    table
+    Some(table)
 }
 
 struct Layer<'a> {

@@ -48,6 +48,9 @@ pub(super) struct Resolver<'a> {
     nodes: Vec<Resolved>,
 }
 
+/// More points than this in one experiment are refused: they would fill the memory before anything runs.
+const MOST_POINTS: usize = 100_000;
+
 /// Marks a choice of no ablation in memo keys.
 const NO_ABLATION: u32 = u32::MAX;
 
@@ -95,6 +98,12 @@ impl<'a> Resolver<'a> {
         if sweep.axes.iter().any(|axis| axis.values.is_empty()) {
             return points;
         }
+        let product = sweep.axes.iter().try_fold(1, |product: usize, axis| product.checked_mul(axis.values.len()));
+        let combinations = product.and_then(|product| product.checked_mul(1 + sweep.ablations.len()));
+        if combinations.is_none_or(|combinations| combinations > 10 * MOST_POINTS) {
+            too_many(report, sweep);
+            return points;
+        }
         loop {
             let axes = || sweep.axes.iter().zip(&choice);
             let coordinates: BTreeMap<String, String> =
@@ -127,6 +136,10 @@ impl<'a> Resolver<'a> {
                     let resolved = &self.nodes[*id as usize];
                     (self.graph.stages[resolved.stage].name.to_owned(), resolved.node.clone())
                 };
+                if points.len() == MOST_POINTS {
+                    too_many(report, sweep);
+                    return points;
+                }
                 points.push(Point {
                     coordinates: coordinates.clone(),
                     ablation: named.map(|ablation| ablation.name.clone()),
@@ -386,6 +399,12 @@ fn put(kind: Option<&Kind>, settings: &mut Settings, field: &str, value: Value) 
             settings.insert(field.to_owned(), value);
         }
     }
+}
+
+fn too_many(report: &mut Report, sweep: &Sweep) {
+    let axes: Vec<String> = sweep.axes.iter().map(|axis| format!("{} `{}`", axis.values.len(), axis.name)).collect();
+    let message = format!("the axes make more than {MOST_POINTS} points: {}", axes.join(" × "));
+    report.error_nowhere(message, "take an axis or values away, or split the experiment into several files");
 }
 
 /// Stage → the stages that it refers to: in the file, by default, on an axis or in an ablation.

@@ -1,5 +1,8 @@
 //! The nearest known word.
 
+/// Longer words are compared by their beginnings only: the distance of two takes memory by the product of their lengths.
+const LONGEST: usize = 64;
+
 /// The candidates that are near enough to `word`, nearest first.
 ///
 /// The measure is the Damerau-Levenshtein distance (an interchange counts one), without regard to case and with `-` as
@@ -13,12 +16,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .enumerate()
         .filter_map(|(order, candidate)| {
             let known = plain(candidate);
-            let mut distance = 2 * strsim::damerau_levenshtein(&wanted, &known);
             let shorter = wanted.chars().count().min(known.chars().count());
+            let longer = wanted.chars().count().max(known.chars().count());
+            let mut distance =
+                if longer > LONGEST { usize::MAX } else { 2 * strsim::damerau_levenshtein(&wanted, &known) };
             if shorter >= 3 && (known.starts_with(&wanted) || wanted.starts_with(&known)) {
                 distance = distance.min(3);
             }
-            let longer = wanted.chars().count().max(known.chars().count());
             let allowed = 2 * (longer / 3).max(if longer > 2 { 2 } else { 1 });
             (distance <= allowed && distance < 2 * longer)
                 .then(|| (distance, strsim::jaro_winkler(&wanted, &known), order, candidate))
@@ -87,6 +91,11 @@ mod tests {
         assert_eq!(nearest("perplex", ["projector", "perplexity"]).first(), Some(&"perplexity"));
         assert_eq!(nearest("learning-rate", ["seed", "learning_rate"]).first(), Some(&"learning_rate"));
         assert!(nearest("zzz", words).is_empty());
+        let long = "long".repeat(50_000);
+        assert_eq!(
+            nearest(&long, [&*format!("{long}er"), "long", &*"g".repeat(200_000)]),
+            [&format!("{long}er"), "long"]
+        );
         assert_eq!(hint("zzz", "keys", ["a", "b"]), "known keys: `a`, `b`");
     }
 }

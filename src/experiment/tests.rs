@@ -314,6 +314,9 @@ fn files_that_extend_each_other_or_nothing_are_errors() {
         found.iter().map(|d| format!("{d}").replace(&format!("{}/", files.0.path().display()), "")).collect();
     assert!(shown[0].starts_with("b.toml:1:12: error: `a.toml` extends itself"), "{shown:?}");
     assert!(shown[1].starts_with("b.toml:1:22: error: `c.toml` cannot be read: there is no such file"), "{shown:?}");
+    let endless = Files::new(&[("x.toml", "name = \"x\"\nextends = [\"/dev/zero\", \".\"]\n")]);
+    let found = endless.load("x.toml", &LoadOptions::default()).expect_err("they are no files").to_string();
+    assert!(found.contains("`/dev/zero` cannot be read: it has more than 16 MiB"), "{found}");
 }
 
 #[test]

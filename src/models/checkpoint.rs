@@ -143,8 +143,14 @@ impl Checkpoint {
 
     fn add_torch(&mut self, file: &Path) -> Result<(), CheckpointError> {
         use pytorch_reader::DType as Torch;
+        let length = std::fs::metadata(file).map_err(CheckpointError::io(file))?.len();
         let reader = PytorchReader::new(file).map_err(|error| CheckpointError::format(file, error))?;
         for (name, tensor) in reader.into_tensors() {
+            // `torch.save` compresses nothing, so only a view that repeats its storage can be larger than the file.
+            if tensor.byte_len() as u64 > length {
+                let reason = format!("tensor `{name}` of shape {:?} is larger than the file", tensor.shape());
+                return Err(CheckpointError::format(file, reason));
+            }
             let dtype = match tensor.dtype() {
                 Torch::F64 => Dtype::F64,
                 Torch::F32 => Dtype::F32,

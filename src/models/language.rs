@@ -146,10 +146,63 @@ impl LanguageModel {
 /// The file is missing or no tokenizer.
 pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, CheckpointError> {
     let text = std::fs::read(path).map_err(CheckpointError::io(path))?;
+    // The tokenizers crate panics on what is no JSON inside some of its parts, so that is found out first.
+    serde_json::from_slice::<Json>(&text).map_err(|error| CheckpointError::format(path, error))?;
     let mut tokenizer = Tokenizer::from_bytes(text).map_err(|error| CheckpointError::format(path, error))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| CheckpointError::format(path, error))?;
     Ok(tokenizer)
+}
+
+/// Any JSON that can be parsed to its end, kept nowhere.
+struct Json;
+
+impl<'de> serde::Deserialize<'de> for Json {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Json {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// The tokens of a text with their character offsets, without special tokens.
@@ -167,4 +220,22 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Encoding, crate::stag
 
 fn refused(error: tokenizers::Error) -> crate::stages::StageError {
     crate::stages::StageError::new(format!("the tokenizer fails: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_cut_off_in_its_decoder_is_an_error() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("tokenizer.json");
+        for text in
+            [r#"{"version":"1.0","decoder":{"type":"ByteFallbacfallback": false}}"#, r#"{"decoder":{"type""#, ""]
+        {
+            std::fs::write(&path, text).expect("writes");
+            let error = read_tokenizer(&path).err().expect("it is broken").to_string();
+            assert!(error.contains("line 1 column") || error.contains("EOF"), "{error}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //! A step key is the BLAKE3 digest of canonical JSON of the scheme's version, the stage kind and its version, the
 //! normalised settings that differ from the kind's built-in defaults, and the identity of every input: the key of an
 //! upstream step or the digest of external content. Names, comments, paths, the device and thread counts are no part
-//! of it.
+//! of it. Texts are told apart by their characters (two normal forms of Unicode are two texts), numbers by their values:
+//! both zeros are one.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +51,7 @@ fn write(value: &Value, text: &mut String) {
             }
             text.push(']');
         }
+        Value::Number(number) if number.is_f64() && number.as_f64() == Some(0.0) => text.push_str("0.0"),
         scalar => text.push_str(&scalar.to_string()),
     }
 }

@@ -1,6 +1,6 @@
 //! Captions as CSV: `clip_id,caption` or `clip_id,caption_index,caption`, with further columns where they are known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::columns::{Columns, broken};
@@ -18,6 +18,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
         ["caption_index", "split", "group", "pos", "oracle_text"].map(|name| columns.find(name));
     let mut clips: Vec<Clip> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
+    let mut numbers: HashSet<(usize, usize)> = HashSet::new();
     for (line, row) in reader.records().enumerate() {
         let row = row.map_err(|error| broken(path, &error))?;
         let cell = |column: Option<usize>| {
@@ -45,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
                 _ => return Err(bad(format!("`{text}` is no caption number, which starts at 1"))),
             },
         };
-        if clip.utterances.iter().any(|known| known.index == index) {
+        if !numbers.insert((place, index)) {
             return Err(bad(format!("clip `{clip_id}` has caption {} twice", index + 1)));
         }
         let words: Vec<&str> = row[caption].split_whitespace().collect();

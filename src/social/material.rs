@@ -121,8 +121,13 @@ impl Trained {
         let projector = Projector::load(&weights, Some(&description.shape), device)?;
         let constants = match description.source {
             Source::Features | Source::Noise => None,
-            Source::Constant | Source::Mean => Some(npy::read(&path.join("constants.npy"))?),
+            Source::Constant | Source::Mean => Some(npy::read::<f32>(&path.join("constants.npy"))?),
         };
+        if let Some(array) = constants.as_ref().filter(|array| array.shape != [2, description.shape.input]) {
+            let (shape, input) = (&array.shape, description.shape.input);
+            let message = format!("`{}`: `constants.npy` has shape {shape:?}, not [2, {input}]", path.display());
+            return Err(StageError::new(message));
+        }
         Ok(Self { projector, description: Some(description), constants })
     }
 

@@ -229,6 +229,10 @@ impl Packs {
                 row[frames].split(' ').map(|text| text.parse().map_err(|_| bad(text))).collect::<Result<_>>()?;
             let local =
                 Local { utterance: number(numbers[0])?, word: number(numbers[1])?, frames, row: number(numbers[2])? };
+            if packs.locals.shape.first().is_none_or(|&rows| local.row >= rows) {
+                let message = format!("`{}`: `locals.npy` has no row {}", path.display(), local.row);
+                return Err(StageError::new(message));
+            }
             let place = packs.place(&row[id])?;
             packs.clips[place].locals.push(local);
         }
@@ -349,6 +353,11 @@ mod tests {
         let causal_packs = Packs { causal: Some(causal.clone()), global_mode: GlobalMode::CausalMean, ..packs };
         causal_packs.save(folder.path()).unwrap();
         assert_eq!(Packs::load(folder.path()).unwrap().causal, Some(causal));
+        let rows = folder.path().join("locals.csv");
+        let text = std::fs::read_to_string(&rows).unwrap();
+        std::fs::write(&rows, text.replace(",1\n", ",7\n")).unwrap();
+        let error = Packs::load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("`locals.npy` has no row 7"), "{error}");
         let error = back.place("c").unwrap_err().to_string();
         assert!(error.contains("`c`") && error.contains("hint:"), "{error}");
     }

@@ -279,7 +279,7 @@ fn encode(
     for index in 0..total {
         let (height, width, pixels) = match reader.read(index)? {
             Picture::Pixels { height, width, values } => (height, width, values),
-            Picture::Image(image) => (crop, crop, image.resize_shorter(resize).centre_crop(crop)?.normalised()),
+            Picture::Image(image) => (crop, crop, image.resize_shorter(resize)?.centre_crop(crop)?.normalised()),
         };
         if !model.fits(height, width) {
             return Err(StageError::hint(

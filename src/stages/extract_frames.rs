@@ -116,7 +116,7 @@ impl Cutter<'_> {
         let path = format!("{clip_id}/frame_{:06}.png", clip.len());
         let file = self.folder.join(&path);
         match self.config.size {
-            Some(size) => image.resize_shorter(size).save_png(&file)?,
+            Some(size) => image.resize_shorter(size)?.save_png(&file)?,
             None => image.save_png(&file)?,
         }
         clip.push(Frame {

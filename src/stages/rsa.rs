@@ -43,6 +43,9 @@ pub enum Clips {
     Common,
 }
 
+/// Most clips that a matrix is made for from trials: the matrix grows with their square, the file with their number.
+const MOST_CLIPS: usize = 4096;
+
 /// Settings of `rsa`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +105,14 @@ impl Stage for Rsa {
         }
         let rows: Vec<usize> = judgments.clips.iter().map(|clip| place(&places, clip)).collect::<Result<_>>()?;
         let vectors = read_vectors(embeddings, config)?;
+        if vectors.shape.len() != 2 || vectors.shape[0] != places.len() {
+            return Err(StageError::new(format!(
+                "`{}`: `embeddings.npz` has vectors of shape {:?} but `clips.csv` names {} clips",
+                embeddings.display(),
+                vectors.shape,
+                places.len()
+            )));
+        }
         let chosen: Vec<Vec<f64>> =
             rows.iter().map(|&row| vectors.row(row).iter().map(|&value| f64::from(value)).collect()).collect();
         let model = matrix(&chosen, config.similarity).map_err(|row| {
@@ -242,7 +253,7 @@ fn square(path: &Path, reader: &mut csv::Reader<std::fs::File>) -> Result<Judgme
         reader.headers().map_err(|error| broken(path, &error))?.iter().map(str::to_owned).collect();
     let skip = usize::from(header.first().is_some_and(|name| name.trim().is_empty()));
     let clips: Vec<String> = header[skip..].iter().map(|name| name.trim().to_owned()).collect();
-    let mut values = Vec::with_capacity(clips.len() * clips.len());
+    let mut values = Vec::new();
     for (line, row) in reader.records().enumerate() {
         let row = row.map_err(|error| broken(path, &error))?;
         let bad = |what: String| StageError::new(format!("`{}`, line {}: {what}", path.display(), line + 2));
@@ -311,6 +322,12 @@ fn triplets(path: &Path, reader: &mut csv::Reader<std::fs::File>, columns: &Colu
     let mut clips: Vec<String> = trials.iter().flat_map(|(clips, _)| clips.clone()).collect();
     clips.sort_by_cached_key(|clip| (clip.parse::<u64>().unwrap_or(u64::MAX), clip.clone()));
     clips.dedup();
+    if clips.len() > MOST_CLIPS {
+        return Err(StageError::hint(
+            format!("the trials of `{}` show {} clips, and a matrix of them does not fit", path.display(), clips.len()),
+            format!("give trials of at most {MOST_CLIPS} clips"),
+        ));
+    }
     let places: HashMap<&str, usize> = clips.iter().enumerate().map(|(place, clip)| (clip.as_str(), place)).collect();
     let count = clips.len();
     let (mut kept, mut seen) = (vec![0u32; count * count], vec![0u32; count * count]);
@@ -357,6 +374,16 @@ mod tests {
         let error = judgments(&format!("{header}1,2,3\n")).unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("`odd_one`"), "{error}");
         assert_eq!(judgments(&format!("{header}1, 2,3 , 1\n")).unwrap().clips, ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn tables_that_would_fill_the_memory_are_refused() {
+        let header = ",".repeat(200_000);
+        assert!(judgments(&format!("{header}\n")).unwrap_err().to_string().contains("not a square"));
+        let trials =
+            (0..2000).map(|trial| format!("{},{},{},{}\n", 3 * trial, 3 * trial + 1, 3 * trial + 2, 3 * trial));
+        let text = "clip_1,clip_2,clip_3,odd_one\n".to_owned() + &trials.collect::<String>();
+        assert!(judgments(&text).unwrap_err().to_string().contains("show 6000 clips"));
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
         }
         let Some((_, array)) = &self.packed else { unreachable!("it was just read") };
         match *array.shape {
-            [count, height, width, 3] if item < count => {
+            [count, height, width, 3] if item < count && height > 0 && width > 0 => {
                 Ok(Picture::Image(Rgb::new(width, height, array.row(item).to_vec())))
             }
             ref shape => Err(StageError::hint(
@@ -316,6 +316,9 @@ impl<'a> Reader<'a> {
         let &[count, 3, height, width] = tensor.shape() else {
             return Err(bad(format!("its shape is {:?}", tensor.shape())));
         };
+        if height == 0 || width == 0 {
+            return Err(bad(format!("its shape {:?} has no pixels", tensor.shape())));
+        }
         if item >= count {
             return Err(bad(format!("it has {count} items and no item {item}")));
         }
@@ -416,6 +419,9 @@ mod tests {
         let mut reader = Reader::new(&manifest);
         assert_eq!(reader.read(0).unwrap(), Picture::Image(Rgb::new(2, 1, (6..12).collect())));
         assert_eq!(reader.read(1).unwrap(), Picture::Pixels { height: 1, width: 1, values: vec![1.5, 2.0, 2.5] });
+        let empty = npy::Array::new([3, 0, 2, 3], Vec::new());
+        npy::write::<u8>(&folder.path().join("f.npy"), &empty).unwrap();
+        assert!(Reader::new(&manifest).read(0).unwrap_err().to_string().contains("shape [3, 0, 2, 3]"));
         assert!(reader.read(2).unwrap_err().to_string().contains("no image 2"));
         assert!(reader.read(3).unwrap_err().to_string().contains("tensor `z`"));
     }

@@ -15,6 +15,13 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of ImageNet's red, green and blue.
 pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// The most pixels that a byte of a file can stand for: deflate makes 1,032 bytes of one, and a byte has eight pixels of
+/// one bit. A header that claims more is refused before memory is taken for it.
+const PIXELS_PER_BYTE: u64 = 8 * 1032;
+
+/// The longest side that resizing makes, in pixels; the shorter one of a strip sets what the longer one becomes.
+const LONGEST_SIDE: usize = 1 << 16;
+
 /// An image of 8-bit red, green and blue, rows from the top, `[height, width, 3]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
@@ -35,14 +42,20 @@ impl Rgb {
 
     /// Reads a PNG or JPEG file; the format is told from the content. Transparency is dropped, grey becomes RGB.
     pub fn open(path: &Path) -> Result<Self> {
-        let reader = image::ImageReader::open(path).map_err(StageError::io(path))?;
-        let reader = reader.with_guessed_format().map_err(StageError::io(path))?;
-        let decoded = reader.decode().map_err(|error| {
+        let bytes = std::fs::read(path).map_err(StageError::io(path))?;
+        let refused = |reason: String| {
             StageError::hint(
-                format!("`{}` cannot be read as an image: {error}", path.display()),
+                format!("`{}` cannot be read as an image: {reason}", path.display()),
                 "frames are PNG or JPEG files",
             )
-        })?;
+        };
+        let format = image::guess_format(&bytes).map_err(|error| refused(error.to_string()))?;
+        let reader = || image::ImageReader::with_format(std::io::Cursor::new(&bytes), format);
+        let (width, height) = reader().into_dimensions().map_err(|error| refused(error.to_string()))?;
+        if u64::from(width) * u64::from(height) > bytes.len() as u64 * PIXELS_PER_BYTE {
+            return Err(refused(format!("{} bytes cannot hold {width}x{height} pixels", bytes.len())));
+        }
+        let decoded = reader().decode().map_err(|error| refused(error.to_string()))?;
         let pixels = decoded.into_rgb8();
         Ok(Self::new(pixels.width() as usize, pixels.height() as usize, pixels.into_raw()))
     }
@@ -71,9 +84,16 @@ impl Rgb {
     }
 
     /// Resizes so that the shorter side has `short` pixels, the longer one rounded down (torchvision's `Resize`).
-    pub fn resize_shorter(&self, short: usize) -> Self {
+    /// An error for a strip whose longer side would become longer than any picture's.
+    pub fn resize_shorter(&self, short: usize) -> Result<Self> {
         let (width, height) = shorter_side(self.width, self.height, short);
-        self.resize(width, height)
+        if width.max(height) > LONGEST_SIDE {
+            return Err(StageError::hint(
+                format!("an image of {}x{} would become one of {width}x{height}", self.width, self.height),
+                "it is too narrow for a picture; crop it",
+            ));
+        }
+        Ok(self.resize(width, height))
     }
 
     /// The middle `side` × `side` pixels; odd margins are halved with ties to even (torchvision's `CenterCrop`).
@@ -220,13 +240,13 @@ mod tests {
         assert_eq!((image.width, image.height), (170, 130));
         let small = image.resize(64, 48);
         assert_eq!((vec![48, 64, 3], small.values), reference("resize_64x48_bicubic"));
-        let cropped = image.resize_shorter(112).centre_crop(98).unwrap();
+        let cropped = image.resize_shorter(112).unwrap().centre_crop(98).unwrap();
         assert_eq!((vec![98, 98, 3], cropped.values), reference("short112_centercrop98_u8"));
     }
 
     #[test]
     fn normalised_planes_are_those_of_imagenet() {
-        let image = Rgb::open(&fixture("input.png")).unwrap().resize_shorter(112).centre_crop(98).unwrap();
+        let image = Rgb::open(&fixture("input.png")).unwrap().resize_shorter(112).unwrap().centre_crop(98).unwrap();
         let planes = image.normalised();
         let (shape, bytes) = reference("normalised_chw_first16rows");
         assert_eq!(shape, [3, 16, 98]);
@@ -261,6 +281,35 @@ mod tests {
         let path = folder.path().join("a.png");
         large.save_png(&path).unwrap();
         assert_eq!(Rgb::open(&path).unwrap(), large);
+    }
+
+    #[test]
+    fn sizes_that_the_file_cannot_hold_are_refused_before_memory_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        Rgb::new(1, 1, vec![0; 3]).save_png(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The header's width and height, and its checksum.
+        bytes[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
+        let sum = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&sum.to_be_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let message = Rgb::open(&path).unwrap_err().to_string();
+        assert!(message.contains("cannot hold 16384x16384 pixels"), "{message}");
+        // A white image of one bit per pixel is as small as files get.
+        let white = image::GrayImage::from_pixel(2000, 2000, image::Luma([255]));
+        white.save(&path).unwrap();
+        assert_eq!(Rgb::open(&path).unwrap().width, 2000);
+        let strip = Rgb::new(1, 3000, vec![0; 9000]);
+        let message = strip.resize_shorter(224).unwrap_err().to_string();
+        assert!(message.contains("1x3000 would become one of 224x672000"), "{message}");
+    }
+
+    /// The checksum of PNG chunks, bit by bit (PNG specification, annex D).
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |sum, &byte| {
+            (0..8).fold(sum ^ u32::from(byte), |sum, _| if sum & 1 == 1 { 0xedb8_8320 ^ (sum >> 1) } else { sum >> 1 })
+        })
     }
 
     #[test]

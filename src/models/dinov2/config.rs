@@ -208,9 +208,12 @@ impl Dinov2Config {
         let Some(&[_, 3, patch, _]) = checkpoint.shape(naming.patch_weight()) else {
             return Err(misfit(naming.patch_weight()));
         };
-        let grid = (positions - 1).isqrt();
-        if grid * grid + 1 != positions || hidden == 0 {
+        let grid = positions.saturating_sub(1).isqrt();
+        if grid == 0 || grid * grid + 1 != positions || hidden == 0 {
             return Err(misfit(naming.anchor()));
+        }
+        if patch == 0 {
+            return Err(misfit(naming.patch_weight()));
         }
         let layers = (0..).take_while(|&index| {
             let prefix = naming.block(index);

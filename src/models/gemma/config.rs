@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use crate::models::checkpoint::CheckpointError;
 
+/// Most that a width, a vocabulary or a length may be: products of two stay far from overflowing.
+const LARGEST: u64 = 1 << 30;
+/// Most layers that a model may have.
+const MOST_LAYERS: usize = 10_000;
+
 /// Which Gemma: they differ in norms of queries and keys, position bases and soft caps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
@@ -125,6 +130,9 @@ impl GemmaConfig {
         fields.only("use_bidirectional_attention", &[json!(false)])?;
         fields.only("rope_scaling", &[])?;
         let layers = fields.count("num_hidden_layers")?;
+        if layers > MOST_LAYERS {
+            return Err(format!("`num_hidden_layers` is {layers}, more than any model has"));
+        }
         let heads = fields.count("num_attention_heads")?;
         let key_value_heads = fields.count("num_key_value_heads")?;
         if key_value_heads == 0 || heads % key_value_heads != 0 {
@@ -259,8 +267,12 @@ impl Fields<'_> {
     }
 
     fn count(&self, name: &str) -> Result<usize, String> {
-        let count = self.0.get(name).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
-        count.ok_or_else(|| format!("`{name}` is needed, as a whole number"))
+        let count = self.0.get(name).and_then(Value::as_u64);
+        let count = count.ok_or_else(|| format!("`{name}` is needed, as a whole number"))?;
+        if count > LARGEST {
+            return Err(format!("`{name}` is {count}, more than any model has"));
+        }
+        usize::try_from(count).map_err(|_| format!("`{name}` is {count}, more than this machine counts to"))
     }
 
     /// One token id or a list of them; an absent field is an empty list.
@@ -320,5 +332,16 @@ mod tests {
         assert!(error.contains("`rope_scaling`"), "{error}");
         value["model_type"] = json!("llama");
         assert!(GemmaConfig::parse(&value).expect_err("another model").contains("`model_type` is `llama`"));
+    }
+
+    #[test]
+    fn sizes_that_no_model_has_are_refused_before_anything_is_made_for_them() {
+        for (name, size) in [("num_hidden_layers", 1u64 << 50), ("num_hidden_layers", 20_000), ("head_dim", 1 << 62)] {
+            let mut value = fixture("gemma2_tiny").to_json();
+            value.as_object_mut().expect("is an object").remove("layer_types");
+            value[name] = json!(size);
+            let error = GemmaConfig::parse(&value).expect_err("no model is that large");
+            assert!(error.contains(name) && error.contains("more than any model has"), "{error}");
+        }
     }
 }
