@@ -94,6 +94,28 @@ where = { pool = "all" }
 value = 0.5
 tolerance = 1e-3
 """)
+seed("experiment", "command", """name = "c"
+[data.x]
+path = "/dev"
+[stages.run]
+kind = "command"
+command = ["{input:program}", "--rate={value:rate}", "{output}", "{output:a.csv}", "{{{scratch}}}", "{device}"]
+version = "1"
+inputs = { program = "data:x" }
+values = { rate = 0.5 }
+outputs = ["a.csv", "frames/"]
+gives = ["text", "frames"]
+environment = { A = "b" }
+pass = ["HOME"]
+grace = 5
+[stages.note]
+kind = "note"
+text = "a"
+after = "stage:run"
+[axes.rate]
+to = "run.values.rate"
+values = [1, 2.5, "x", true]
+""")
 seed("layers", "all", "note.text=x\nsplit.test=0.25\nrun.jobs=2\naxes.text.values=[\"a\"]\n'split'.\"val\" = 1e-1",
      "SOCTOK_RUN__STORE=x\nSOCTOK_STAGES__SPLIT__TEST=0.5\nSOCTOK_NAME=y", "small")
 

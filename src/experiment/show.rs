@@ -248,7 +248,13 @@ fn write_lines(out: &mut String, lines: &[Line]) {
 
 fn key(text: &str) -> String {
     let bare = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if bare { text.to_owned() } else { toml::Value::from(text).to_string() }
+    if bare { text.to_owned() } else { basic(text) }
+}
+
+/// A text in double quotes, which is the one form that a key may have whatever its characters. JSON's escapes are
+/// TOML's, but for a character that TOML wants escaped too.
+fn basic(text: &str) -> String {
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// A value in one line of TOML.
@@ -263,5 +269,18 @@ pub fn inline(value: &Value) -> String {
             format!("{{ {} }}", entries.join(", "))
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_any_characters_are_read_back() {
+        for text in ["", "a.b", "'\\", "\"'\\'\"", "two\nlines\t\u{7f}\u{0}", "\u{e9}", "'''"] {
+            let table: toml::Table = toml::from_str(&format!("{} = 1", key(text))).expect("a key");
+            assert_eq!(table.keys().collect::<Vec<_>>(), [text]);
+        }
     }
 }
