@@ -43,8 +43,9 @@ pub enum Clips {
     Common,
 }
 
-/// Most clips that a matrix is made for from trials: the matrix grows with their square, the file with their number.
-const MOST_CLIPS: usize = 4096;
+/// Most cells of a matrix for each trial that it is made from. The matrix grows with the square of the clips, the file with
+/// the trials: past this it would fill the memory, and next to no pair would be judged.
+const CELLS_PER_TRIAL: usize = 1000;
 
 /// Settings of `rsa`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -322,10 +323,10 @@ fn triplets(path: &Path, reader: &mut csv::Reader<std::fs::File>, columns: &Colu
     let mut clips: Vec<String> = trials.iter().flat_map(|(clips, _)| clips.clone()).collect();
     clips.sort_by_cached_key(|clip| (clip.parse::<u64>().unwrap_or(u64::MAX), clip.clone()));
     clips.dedup();
-    if clips.len() > MOST_CLIPS {
+    if clips.len().pow(2) > CELLS_PER_TRIAL * trials.len() {
         return Err(StageError::hint(
-            format!("the trials of `{}` show {} clips, and a matrix of them does not fit", path.display(), clips.len()),
-            format!("give trials of at most {MOST_CLIPS} clips"),
+            format!("`{}` has {} trials for {} clips, too few for a matrix", path.display(), trials.len(), clips.len()),
+            "give more trials, or those of fewer clips",
         ));
     }
     let places: HashMap<&str, usize> = clips.iter().enumerate().map(|(place, clip)| (clip.as_str(), place)).collect();
@@ -383,7 +384,7 @@ mod tests {
         let trials =
             (0..2000).map(|trial| format!("{},{},{},{}\n", 3 * trial, 3 * trial + 1, 3 * trial + 2, 3 * trial));
         let text = "clip_1,clip_2,clip_3,odd_one\n".to_owned() + &trials.collect::<String>();
-        assert!(judgments(&text).unwrap_err().to_string().contains("show 6000 clips"));
+        assert!(judgments(&text).unwrap_err().to_string().contains("has 2000 trials for 6000 clips"));
     }
 
     #[test]
