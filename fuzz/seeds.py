@@ -279,6 +279,19 @@ record = {"kind": "note", "key": "1", "identity": {"scheme": 1}, "settings": {"t
 seed("store", "all", json.dumps(record), json.dumps({"characters": 1}), json.dumps({"a": "00"}),
      f"1 2 3 4 5 {'00' * 32}\n", "host/boot/pid:[1] 12 34 0", json.dumps({"done": 1, "total": 2, "unit": "step"}), "note-1")
 
+contents = {"format": 1, "soctok": "0.1.0", "artifacts": True, "runs": ["ab"], "links": {"n/base": "ab"},
+            "comparisons": ["n"], "steps": [], "aliases": {}}
+inputs = {"data:x": [{"path": "x", "digest": "00", "files": {"a": "00"}}]}
+files = [json.dumps(contents), json.dumps(inputs), json.dumps({"run": "ab", "stages": {}}), "{}"]
+seed("archive", "parts", *files, "", "model = []\n")
+seed("archive", "step", json.dumps(dict(contents, steps=["note-1"])), *files[1:], json.dumps(record), "")
+for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", method) as file:
+        for path, text in zip(("archive.json", "inputs.json", "runs/ab/results.json", "comparisons/n"), files):
+            file.writestr(path, text)
+    seed("archive", name, held.getvalue())
+
 # PyTorch's containers: the zip of the tests, and by the same stand-in classes the legacy stream, tar and a bare pickle.
 sys.argv = ["make_projector_only.py", str(HERE / "corpus/projector.pt")]
 made = runpy.run_path(str(ROOT / "tests/data/make_projector_only.py"))

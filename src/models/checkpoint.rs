@@ -397,6 +397,14 @@ mod tests {
     }
 
     #[test]
+    fn a_view_that_is_larger_than_its_file_is_refused_before_memory_is_taken() {
+        // By `tests/data/make_expanded.py`: 400,000 bytes in a file of 641.
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/expanded.pt");
+        let error = Checkpoint::open(&path).err().expect("it is refused").to_string();
+        assert!(error.contains("tensor `bias` of shape [100000] is larger than the file"), "{error}");
+    }
+
+    #[test]
     fn halves_are_widened_and_kept() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("halves.safetensors");

@@ -234,7 +234,7 @@ mod tests {
             [r#"{"version":"1.0","decoder":{"type":"ByteFallbacfallback": false}}"#, r#"{"decoder":{"type""#, ""]
         {
             std::fs::write(&path, text).expect("writes");
-            let error = read_tokenizer(&path).err().expect("it is broken").to_string();
+            let error = read_tokenizer(&path).expect_err("it is broken").to_string();
             assert!(error.contains("line 1 column") || error.contains("EOF"), "{error}");
         }
     }

@@ -291,3 +291,27 @@ impl Dinov2Config {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::models::checkpoint::save;
+
+    #[test]
+    fn shapes_that_no_picture_fits_are_errors() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("model.safetensors");
+        let (table, weight) = ("pos_embed", "patch_embed.proj.weight");
+        for (positions, patch, told) in [(5, 0, weight), (0, 2, table), (1, 2, table), (4, 2, table)] {
+            let zeros = |shape: &[usize]| TensorData::new(vec![0f32; shape.iter().product()], shape.to_vec());
+            let tensors =
+                vec![(table.to_owned(), zeros(&[1, positions, 4])), (weight.to_owned(), zeros(&[4, 3, patch, patch]))];
+            save(&path, tensors).expect("a temporary folder can be written");
+            let checkpoint = Checkpoint::open(&path).expect("a good file");
+            let error = Dinov2Config::of(&checkpoint, Naming::Timm, None).expect_err("no picture has this").to_string();
+            assert!(error.contains(&format!("{told} is not that of a DINOv2")), "{error}");
+        }
+    }
+}
