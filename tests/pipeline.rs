@@ -240,7 +240,7 @@ fn cell_agrees(cell: &str, run: &Run, wanted: &Value, reference: &Checkpoint) {
     close(cell, pooled, &reference.floats(&format!("{name}.pooled")).unwrap().0, 1e-4);
     let rsm: Array<f32> = npy::read(&run.artifact("rsa").join("rsm.npy")).unwrap();
     close(&format!("{cell} rsm"), &rsm.values, &reference.floats(&format!("{name}.rsm")).unwrap().0, 1e-5);
-    for (figure, key) in [("spearman", "spearman_r"), ("p_value", "p_value"), ("pairs", "n_pairs")] {
+    for (figure, key) in [("spearman", "spearman_r"), ("scipy_p_value", "p_value"), ("pairs", "n_pairs")] {
         let (ours, expected) = (run.figure("rsa", figure), wanted[key].as_f64().unwrap());
         assert!((ours - expected).abs() < 1e-3, "{cell} {figure}: {ours}, expected {expected}");
     }

@@ -3,6 +3,8 @@
 //! A comparison reads the artifacts of its arms and gives rows of figures (differences, intervals, p values). Like a
 //! stage it knows nothing of the store or of TOML. To add a kind: one file and one line in [`kinds`].
 
+pub mod pairing;
+pub mod rsa;
 pub mod scores;
 mod targets;
 mod verdict;
@@ -21,7 +23,7 @@ pub const VERDICT: &str = "verdict";
 
 /// Every kind of comparison.
 pub fn kinds() -> Vec<ComparisonKind> {
-    vec![ComparisonKind::of::<scores::Scores>()]
+    vec![ComparisonKind::of::<scores::Scores>(), ComparisonKind::of::<rsa::Rsa>()]
 }
 
 /// One point of a comparison.

@@ -92,4 +92,25 @@ pub const RULES: &[Rule] = &[
         kind: "rsa",
         conditions: &[pool(&["all", "exclude_soc", "only_soc", "eos"]), inject(&["local"])],
     },
+    Rule {
+        name: "odd_one_out_none_only_soc",
+        sentence: "with `inject = \"none\"` there are no social tokens to pool over",
+        verdict: Verdict::NotApplicable,
+        kind: "odd_one_out",
+        conditions: &[pool(&["only_soc"]), inject(&["none"])],
+    },
+    Rule {
+        name: "odd_one_out_none_locals_only",
+        sentence: "with `inject = \"none\"` there are no local social tokens to pool over",
+        verdict: Verdict::NotApplicable,
+        kind: "odd_one_out",
+        conditions: &[pool(&["locals_only"]), inject(&["none"])],
+    },
+    Rule {
+        name: "odd_one_out_global_locals_only",
+        sentence: "with `inject = \"global\"` there are no local social tokens to pool over",
+        verdict: Verdict::NotApplicable,
+        kind: "odd_one_out",
+        conditions: &[pool(&["locals_only"]), inject(&["global"])],
+    },
 ];

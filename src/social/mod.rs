@@ -8,6 +8,7 @@ mod captions;
 pub(crate) mod columns;
 mod dialogue;
 pub mod injection;
+pub mod judgments;
 pub mod material;
 pub mod packs;
 pub mod pairing;

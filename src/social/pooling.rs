@@ -68,14 +68,58 @@ impl Pool {
     }
 }
 
+/// A pool with or without the BOS position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// The pool.
+    pub pool: Pool,
+    /// Whether BOS is left out of it.
+    #[serde(default)]
+    pub exclude_bos: bool,
+}
+
+impl Positions {
+    /// Whether leaving BOS out can change what the pool holds.
+    pub fn may_exclude_bos(pool: Pool) -> bool {
+        matches!(pool, Pool::All | Pool::ExcludeSoc)
+    }
+
+    /// A pool without BOS, if it is to be left out and can stand in it.
+    pub fn of_pool(pool: Pool, exclude_bos: bool) -> Self {
+        Self { pool, exclude_bos: exclude_bos && Self::may_exclude_bos(pool) }
+    }
+
+    /// Every pool, and those that hold BOS without it.
+    pub fn all() -> Vec<Self> {
+        let without = Pool::ALL.into_iter().filter(|&pool| Self::may_exclude_bos(pool));
+        let with = Pool::ALL.into_iter().map(|pool| Self { pool, exclude_bos: false });
+        with.chain(without.map(|pool| Self { pool, exclude_bos: true })).collect()
+    }
+
+    /// As in array names: `all`, `all_without_bos`.
+    pub fn name(self) -> String {
+        let end = if self.exclude_bos { "_without_bos" } else { "" };
+        format!("{}{end}", self.pool.name())
+    }
+
+    /// The positions in a sample.
+    pub fn of(self, slots: &[Slot]) -> Vec<usize> {
+        let mut positions = self.pool.positions(slots);
+        if self.exclude_bos {
+            positions.retain(|&position| !matches!(slots[position], Slot::Bos(_)));
+        }
+        positions
+    }
+}
+
 /// Weights that average the positions of each pool: `[samples, pools, tokens]`. Every pool must have positions in every
 /// sample.
-pub fn weights(samples: &[&Sequence], pools: &[Pool], tokens: usize) -> TensorData {
+pub fn weights(samples: &[&Sequence], pools: &[Positions], tokens: usize) -> TensorData {
     let mut values = vec![0.0f32; samples.len() * pools.len() * tokens];
     for (number, sample) in samples.iter().enumerate() {
         for (place, pool) in pools.iter().enumerate() {
             let start = (number * pools.len() + place) * tokens;
-            let positions = pool.positions(&sample.slots);
+            let positions = pool.of(&sample.slots);
             for &position in &positions {
                 values[start + position] = 1.0 / positions.len() as f32;
             }
@@ -105,6 +149,10 @@ mod tests {
         assert_eq!(positions[3], [3]);
         assert_eq!(positions[4], [5]);
         assert_eq!(Pool::Eos.positions(&SLOTS[..5]), [4], "the last position without an EOS");
+        let without: Vec<(String, Vec<usize>)> =
+            Positions::all()[5..].iter().map(|p| (p.name(), p.of(&SLOTS))).collect();
+        let expected = [("all_without_bos", vec![1, 2, 3, 4, 5]), ("exclude_soc_without_bos", vec![2, 4, 5])];
+        assert_eq!(without, expected.map(|(name, positions)| (name.to_owned(), positions)));
     }
 
     #[test]
@@ -118,9 +166,11 @@ mod tests {
     fn pooling_averages_and_leaves_padding_out() {
         let sample = Sequence { clip: 0, utterance: 0, slots: SLOTS[..3].to_vec(), ..Sequence::default() };
         let device = Device::default();
-        let weights = Tensor::<3>::from_data(weights(&[&sample], &[Pool::ExcludeSoc, Pool::Eos], 4), &device);
+        let [first, second] = [Pool::ExcludeSoc, Pool::Eos].map(|pool| Positions { pool, exclude_bos: false });
+        let pools = [first, second, Positions { exclude_bos: true, ..first }];
+        let weights = Tensor::<3>::from_data(weights(&[&sample], &pools, 4), &device);
         let hidden = Tensor::<3>::from_data([[[1.0, 2.0], [50.0, 50.0], [3.0, 6.0], [99.0, 99.0]]], &device);
         let values: Vec<f32> = pooled(weights, hidden).into_data().try_into_vec().unwrap();
-        assert_eq!(values, [2.0, 4.0, 3.0, 6.0]);
+        assert_eq!(values, [2.0, 4.0, 3.0, 6.0, 3.0, 6.0]);
     }
 }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod command;
 mod context;
 pub mod embed;
+mod embedded;
 pub mod encode_frames;
 pub mod encode_text;
 pub mod estimate;
@@ -16,6 +17,7 @@ pub mod frame_manifest;
 pub mod kind;
 pub mod linear_probe;
 pub mod note;
+pub mod odd_one_out;
 pub mod perplexity;
 pub mod pretrain_lm;
 pub mod rsa;
@@ -48,6 +50,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<perplexity::Perplexity>(),
         Kind::of::<embed::Embed>(),
         Kind::of::<rsa::Rsa>(),
+        Kind::of::<odd_one_out::OddOneOut>(),
         Kind::of::<command::Command>(),
         Kind::of::<note::Note>(),
     ]

@@ -1,22 +1,32 @@
-//! `rsa`: how alike the model's and people's similarity of clips are.
+//! `rsa`: how alike the model's and people's similarity of clips are, layer by layer.
 //!
-//! Spearman's correlation of the strict upper triangles of two matrices: the similarity of pooled vectors, and human
-//! judgments. The p value is scipy's, which takes pairs as independent; they are not.
+//! Scores are rank correlations over the strict upper triangles of two matrices: the similarity of pooled vectors, and
+//! human judgments. Pairs of clips are not independent, so p comes from permutations of clip labels and intervals from a
+//! bootstrap of clips ([`crate::stats::inference`]); scipy's p is given beside them because the original quotes it.
+//! `rsa.json` and `layers.csv` hold the whole curve; `ranks.npy` and `human.csv` are what comparisons read.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::embed::Description;
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use super::embedded::Embedded;
+use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::npy::{self, Array};
 use crate::social::columns::{Columns, broken};
-use crate::social::packs::read_json;
-use crate::social::pooling::Pool;
-use crate::stats::ranks::spearman;
-use crate::stats::rsm::{Similarity, matrix, upper_triangle};
+use crate::social::judgments::{Judgments, read_names, write_square};
+use crate::social::packs::write_json;
+use crate::social::pooling::{Pool, Positions};
+use crate::stats::inference::{Chosen, Inference, LayerFigures, Settings};
+use crate::stats::pairs::{Judged, MOST_WEIGHT, Modelled};
+use crate::stats::permutation::Side;
+use crate::stats::random::Streams;
+use crate::stats::ranks::{Statistic, spearman_p};
+use crate::stats::reliability::Reliability;
+use crate::stats::rsm::{Similarity, triangle};
+use crate::stats::stimuli::best;
+use crate::stats::triplets::Repeats;
 
 /// See the module.
 pub struct Rsa;
@@ -43,9 +53,16 @@ pub enum Clips {
     Common,
 }
 
-/// Most cells of a matrix for each trial that it is made from. The matrix grows with the square of the clips, the file with
-/// the trials: past this it would fill the memory, and next to no pair would be judged.
-const CELLS_PER_TRIAL: usize = 1000;
+/// How much a pair counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weight {
+    /// Every judged pair the same.
+    #[default]
+    Equal,
+    /// As often as it was judged; needs trials.
+    Judgments,
+}
 
 /// Settings of `rsa`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -55,10 +72,13 @@ pub struct Config {
     #[schemars(extend("x-accepts" = ["embeddings"]))]
     pub embeddings: Reference,
     /// Human judgments: a square matrix as CSV with a header of clips (with or without a column of their names; an empty
-    /// cell is a pair that nobody judged), triplets (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,…,choice`), or a
+    /// cell is a pair that nobody judged), trials (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,…,choice`), or a
     /// folder with `triplets.csv` (which tells what nobody judged) or `rsm.csv`.
     #[schemars(extend("x-accepts" = ["judgments"]))]
     pub human: Reference,
+    /// Of a folder given as `human`, this file.
+    #[serde(default)]
+    pub human_file: Option<String>,
     /// A CSV of `index,clip_id` for judgments that name clips by number.
     #[serde(default)]
     #[schemars(extend("x-accepts" = ["split"]))]
@@ -66,19 +86,72 @@ pub struct Config {
     /// Which positions the vectors are means of.
     #[serde(default = "pool")]
     pub pool: Pool,
-    /// `last`, or a layer's number.
+    /// Leave BOS out of the pools that hold it (`all`, `exclude_soc`).
+    #[serde(default)]
+    pub exclude_bos: bool,
+    /// The layer fixed beforehand: `last`, a number, or a module as `layers.16.self_attn.v_proj` (the original's
+    /// `Linear-6-131`).
     #[serde(default = "layer")]
-    #[schemars(regex(pattern = r"^(last|[0-9]+)$"))]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]+$"))]
     pub layer: String,
+    /// The layers of the curve, among which cross-validation and the maximum choose; left out, all that are embedded.
+    #[serde(default)]
+    pub layers: Option<Vec<String>>,
     /// How vectors are compared.
     #[serde(default)]
     pub similarity: Similarity,
+    /// The statistic that is tested, resampled and chosen by; all three are given.
+    #[serde(default)]
+    pub statistic: Statistic,
     /// What to do with pairs that nobody judged.
     #[serde(default)]
     pub unobserved: Unobserved,
+    /// How much a pair counts.
+    #[serde(default)]
+    pub weight: Weight,
+    /// What becomes of trials that show the same clip twice.
+    #[serde(default)]
+    pub repeats: Repeats,
     /// Which clips to compare.
     #[serde(default)]
     pub clips: Clips,
+    /// Which clip is in which split; needed with `held_out`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["split"]))]
+    pub splits: Option<Reference>,
+    /// A split that all else leaves out, and on which the layer that is best without it is scored in the end.
+    #[serde(default)]
+    pub held_out: Option<String>,
+    /// Which permuted scores count as extreme.
+    #[serde(default)]
+    pub side: Side,
+    /// Permutations of clip labels (0: no p values).
+    #[serde(default = "permutations")]
+    #[schemars(range(max = 10_000_000))]
+    pub permutations: usize,
+    /// Bootstrap draws of clips (0: no intervals).
+    #[serde(default = "replicates")]
+    #[schemars(range(max = 10_000_000))]
+    pub replicates: usize,
+    /// Permutations and bootstrap draws of the cross-validated score, in each of which layers are chosen anew.
+    #[serde(default = "cv_draws")]
+    #[schemars(range(max = 10_000_000))]
+    pub cv_draws: usize,
+    /// Folds of clips for the cross-validated choice of a layer.
+    #[serde(default = "folds")]
+    #[schemars(range(min = 2, max = 1000))]
+    pub folds: usize,
+    /// Share of the draws inside an interval.
+    #[serde(default = "confidence")]
+    #[schemars(range(min = 0.5, max = 0.9999))]
+    pub confidence: f64,
+    /// Random splits of participants for the noise ceiling (0: none).
+    #[serde(default = "ceiling_splits")]
+    #[schemars(range(max = 100_000))]
+    pub ceiling_splits: usize,
+    /// Seed of permutations, draws, folds and splits of participants.
+    #[serde(default)]
+    pub rsa_seed: u64,
 }
 
 fn pool() -> Pool {
@@ -89,318 +162,395 @@ fn layer() -> String {
     "last".to_owned()
 }
 
+fn permutations() -> usize {
+    10_000
+}
+
+fn replicates() -> usize {
+    10_000
+}
+
+fn cv_draws() -> usize {
+    1000
+}
+
+fn folds() -> usize {
+    5
+}
+
+fn confidence() -> f64 {
+    0.95
+}
+
+fn ceiling_splits() -> usize {
+    20
+}
+
+/// One layer of `rsa.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Layer {
+    /// Its name.
+    pub layer: String,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: LayerFigures,
+}
+
+/// The best layer, selected on the data that it is scored on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Maximum {
+    /// Its name.
+    pub layer: String,
+    /// Its score, too high because it is the best of many.
+    pub score: f64,
+    /// p against the best under each permutation.
+    pub p_value: Option<f64>,
+    /// Always true: a reminder to readers of the file.
+    pub selected_on_tested_data: bool,
+}
+
+/// A layer chosen on the other splits, scored on one that was left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// The split.
+    pub split: String,
+    /// The layer that is best on the other splits.
+    pub layer: String,
+    /// Clips of the split.
+    pub clips: usize,
+    /// Judged pairs of them.
+    pub pairs: usize,
+    /// Reliability of the judgments of them.
+    pub ceiling: Option<Reliability>,
+    /// The layer's figures on them.
+    #[serde(flatten)]
+    pub figures: LayerFigures,
+}
+
+/// `rsa.json`: see `docs/rsa.md`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Results {
+    /// Clips compared.
+    pub clips: usize,
+    /// Pairs of them that count.
+    pub pairs: usize,
+    /// Pairs that nobody judged.
+    pub unobserved: usize,
+    /// How much a pair counts.
+    pub weight: Weight,
+    /// The statistic of intervals, p values and choices.
+    pub statistic: Statistic,
+    /// Which permuted scores count as extreme.
+    pub side: Side,
+    /// Permutations of labels.
+    pub permutations: usize,
+    /// Bootstrap draws.
+    pub replicates: usize,
+    /// Share of the draws inside an interval.
+    pub confidence: f64,
+    /// Reliability of the judgments and the ceiling of a correlation; `None` without trials.
+    pub ceiling: Option<Reliability>,
+    /// Every layer of the curve, in order; the rows of `ranks.npy`.
+    pub layers: Vec<Layer>,
+    /// The layer fixed beforehand.
+    pub fixed: String,
+    /// The layer chosen by cross-validation; `None` when that is not possible.
+    pub cross_validated: Option<Chosen>,
+    /// Why it is not.
+    pub not_cross_validated: Option<String>,
+    /// The best layer.
+    pub maximum: Option<Maximum>,
+    /// With `held_out`.
+    pub held_out: Option<HeldOut>,
+}
+
+impl Config {
+    fn settings(&self) -> Settings {
+        Settings {
+            statistic: self.statistic,
+            side: self.side,
+            permutations: self.permutations,
+            replicates: self.replicates,
+            cv_draws: self.cv_draws,
+            folds: self.folds,
+            confidence: self.confidence,
+            seed: self.rsa_seed,
+        }
+    }
+}
+
 impl Stage for Rsa {
     const KIND: &'static str = "rsa";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Correlates the model's similarity of clips with human judgments";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Correlates the model's similarity of clips with human judgments, layer by layer, with permutation p and intervals";
     const GIVES: &'static [&'static str] = &["rsa"];
     type Config = Config;
 
+    fn normalise(config: &mut Config, _upstream: &Upstream) {
+        config.exclude_bos &= Positions::may_exclude_bos(config.pool);
+        if config.held_out.is_none() {
+            config.splits = None;
+        }
+    }
+
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let embeddings = &inputs.get("embeddings")?.path;
         let names = inputs.optional("names").map(|input| read_names(&input.path)).transpose()?;
-        let mut judgments = Judgments::read(&inputs.get("human")?.path, names.as_ref())?;
-        let places = read_places(embeddings)?;
+        let human = &inputs.get("human")?.path;
+        let mut judgments = Judgments::read(human, config.human_file.as_deref(), names.as_ref(), config.repeats)?;
+        let repeated = judgments.trials.as_ref().map(|trials| (trials.trials.len(), trials.repeated()));
+        let positions = Positions::of_pool(config.pool, config.exclude_bos);
+        let vectors = Embedded::open(&inputs.get("embeddings")?.path, positions, config.similarity)?;
         if config.clips == Clips::Common {
-            judgments.keep(|clip| places.contains_key(clip));
+            judgments = judgments.only(|clip| vectors.has(clip));
         }
-        let rows: Vec<usize> = judgments.clips.iter().map(|clip| place(&places, clip)).collect::<Result<_>>()?;
-        let vectors = read_vectors(embeddings, config)?;
-        if vectors.shape.len() != 2 || vectors.shape[0] != places.len() {
-            return Err(StageError::new(format!(
-                "`{}`: `embeddings.npz` has vectors of shape {:?} but `clips.csv` names {} clips",
-                embeddings.display(),
-                vectors.shape,
-                places.len()
-            )));
-        }
-        let chosen: Vec<Vec<f64>> =
-            rows.iter().map(|&row| vectors.row(row).iter().map(|&value| f64::from(value)).collect()).collect();
-        let model = matrix(&chosen, config.similarity).map_err(|row| {
-            StageError::new(format!("the vector of clip `{}` has no direction to compare", judgments.clips[row]))
-        })?;
-        let count = rows.len();
-        let (mut ours, mut human, mut unobserved) = (Vec::new(), Vec::new(), 0usize);
-        for (i, j) in upper_triangle(count) {
-            let judged = judgments.values[i * count + j];
-            unobserved += usize::from(judged.is_none());
-            if let Some(judged) = judged.or((config.unobserved == Unobserved::Zero).then_some(0.0)) {
-                ours.push(model[i * count + j]);
-                human.push(judged);
+        let held_out = match &config.held_out {
+            Some(split) => {
+                let tested = clips_of(&inputs.get("splits")?.path, split)?;
+                let part = judgments.among(|clip| tested.contains(clip));
+                if part.clips.len() < 3 {
+                    return Err(StageError::hint(
+                        format!("split `{split}` has {} judged clips", part.clips.len()),
+                        "name a split of `splits` whose clips were judged, or leave `held_out` out",
+                    ));
+                }
+                judgments = judgments.among(|clip| !tested.contains(clip));
+                Some((split.clone(), part))
             }
+            None => None,
+        };
+        let mut results = curve(config, &judgments, &vectors, context)?;
+        let mut summary = summarised(config, &judgments, &results);
+        if let Some((all, repeated)) = repeated {
+            summary.insert("trials".into(), all.into());
+            summary.insert("repeated_trials".into(), repeated.into());
         }
-        let (rho, p) = spearman(&ours, &human).ok_or_else(|| {
-            StageError::new(format!("{} judged pairs of {count} clips give no correlation", human.len()))
-        })?;
-        let values = model.iter().map(|&value| value as f32).collect();
-        npy::write(&context.folder().join("rsm.npy"), &Array::new([count, count], values))?;
-        write_order(context, &judgments.clips)?;
-        let mut summary = Summary::new();
-        summary.insert("spearman".into(), rho.into());
-        summary.insert("p_value".into(), p.into());
-        summary.insert("pairs".into(), human.len().into());
-        summary.insert("clips".into(), count.into());
-        summary.insert("unobserved".into(), unobserved.into());
+        if let Some((split, part)) = held_out {
+            let tested = tested(config, split, &part, &vectors, &results)?;
+            put_layer(&mut summary, "test_", &tested.figures);
+            summary.insert("test_layer".into(), tested.layer.clone().into());
+            summary.insert("test_clips".into(), tested.clips.into());
+            summary.insert("test_pairs".into(), tested.pairs.into());
+            summary.insert("test_ceiling".into(), tested.ceiling.map(|reliability| reliability.ceiling).into());
+            results.held_out = Some(tested);
+        }
+        write_json(&context.folder().join("rsa.json"), &results)?;
+        write_layers(context, &results)?;
         Ok(summary)
     }
 }
 
-fn read_places(embeddings: &Path) -> Result<HashMap<String, usize>> {
-    let path = embeddings.join("clips.csv");
-    let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
-    let id = Columns::of(&path, &mut reader)?.need("clip_id")?;
-    let rows = reader.records().enumerate();
-    rows.map(|(place, row)| Ok((row.map_err(|error| broken(&path, &error))?[id].to_owned(), place))).collect()
-}
-
-fn place(places: &HashMap<String, usize>, clip: &str) -> Result<usize> {
-    places.get(clip).copied().ok_or_else(|| {
-        StageError::hint(
-            format!("judged clip `{clip}` has no vector"),
-            "embed every judged clip (`split = \"all\"`), set `clips = \"common\"` to leave others out, or give `names` if \
-             the judgments name clips by number",
-        )
-    })
-}
-
-fn read_vectors(embeddings: &Path, config: &Config) -> Result<Array<f32>> {
-    let description: Description = read_json(&embeddings.join("embeddings.json"))?;
-    let state = description.pools.iter().find(|state| state.pool == config.pool);
-    if let Some(why) = state.and_then(|state| state.undefined.as_ref()) {
-        return Err(StageError::hint(
-            format!("pool `{}` is not defined here: {why}", config.pool.name()),
-            "choose another `pool` or `inject`",
-        ));
-    }
-    let name = format!("{}.{}", config.pool.name(), config.layer);
-    npy::read_npz_array(&embeddings.join("embeddings.npz"), &name)?.ok_or_else(|| {
-        StageError::hint(
-            format!("there is no layer `{}`", config.layer),
-            format!("layers are `{}`", description.layers.join("`, `")),
-        )
-    })
-}
-
-fn write_order(context: &Context, clips: &[String]) -> Result<()> {
-    let path = context.folder().join("clips.csv");
-    let text: String =
-        std::iter::once("clip_id").chain(clips.iter().map(String::as_str)).collect::<Vec<_>>().join("\n");
-    std::fs::write(&path, text + "\n").map_err(StageError::io(&path))
-}
-
-/// Index → clip id.
-fn read_names(path: &Path) -> Result<HashMap<String, String>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| broken(path, &error))?;
-    let columns = Columns::of(path, &mut reader)?;
-    let (index, id) = (columns.need("index")?, columns.need("clip_id")?);
-    reader
-        .records()
-        .map(|row| row.map(|row| (row[index].to_owned(), row[id].to_owned())).map_err(|error| broken(path, &error)))
-        .collect()
-}
-
-/// Human similarity of clips.
-#[derive(Debug, PartialEq)]
-struct Judgments {
-    clips: Vec<String>,
-    /// `[clips, clips]`; `None` where nobody judged.
-    values: Vec<Option<f64>>,
-}
-
-impl Judgments {
-    fn read(path: &Path, names: Option<&HashMap<String, String>>) -> Result<Self> {
-        let file = if path.is_dir() {
-            let triplets = path.join("triplets.csv");
-            if triplets.is_file() { triplets } else { path.join("rsm.csv") }
-        } else {
-            path.to_owned()
-        };
-        let mut reader =
-            csv::ReaderBuilder::new().flexible(true).from_path(&file).map_err(|error| broken(&file, &error))?;
-        let columns = Columns::of(&file, &mut reader)?;
-        let mut judgments = if columns.find("odd_one").or(columns.find("choice")).is_some() {
-            triplets(&file, &mut reader, &columns)?
-        } else {
-            square(&file, &mut reader)?
-        };
-        if let Some(names) = names {
-            for clip in &mut judgments.clips {
-                *clip = names.get(clip).cloned().ok_or_else(|| {
-                    StageError::hint(
-                        format!("`names` has no clip number `{clip}` of the judgments"),
-                        "give a CSV with columns `index` and `clip_id` for every judged clip",
-                    )
-                })?;
-            }
-        }
-        Ok(judgments)
-    }
-
-    fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
-        let count = self.clips.len();
-        let kept: Vec<usize> = (0..count).filter(|&clip| wanted(&self.clips[clip])).collect();
-        self.values = kept
-            .iter()
-            .flat_map(|&i| kept.iter().map(move |&j| (i, j)))
-            .map(|(i, j)| self.values[i * count + j])
-            .collect();
-        self.clips = kept.into_iter().map(|clip| self.clips[clip].clone()).collect();
-    }
-}
-
-/// A square matrix; a first column of names is known by the empty cell above it.
-fn square(path: &Path, reader: &mut csv::Reader<std::fs::File>) -> Result<Judgments> {
-    let header: Vec<String> =
-        reader.headers().map_err(|error| broken(path, &error))?.iter().map(str::to_owned).collect();
-    let skip = usize::from(header.first().is_some_and(|name| name.trim().is_empty()));
-    let clips: Vec<String> = header[skip..].iter().map(|name| name.trim().to_owned()).collect();
-    let mut values = Vec::new();
-    for (line, row) in reader.records().enumerate() {
-        let row = row.map_err(|error| broken(path, &error))?;
-        let bad = |what: String| StageError::new(format!("`{}`, line {}: {what}", path.display(), line + 2));
-        if row.len() != header.len() {
-            return Err(bad(format!("{} cells under a header of {}", row.len(), header.len())));
-        }
-        for cell in row.iter().skip(skip).map(str::trim) {
-            values.push(match cell {
-                "" => None,
-                number => {
-                    let value: f64 = number.parse().map_err(|_| bad(format!("`{number}` is no number")))?;
-                    value.is_finite().then_some(value)
-                }
-            });
-        }
-    }
-    let count = clips.len();
-    if values.len() != count * count {
-        let rows = values.len() / count.max(1);
-        return Err(StageError::new(format!("`{}` has {count} columns and {rows} rows, not a square", path.display())));
-    }
-    let differs = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) => (a - b).abs() > 1e-9,
-        (a, b) => a.is_some() != b.is_some(),
+/// The judged side, with gaps left out or filled, and its weights.
+fn judged_side(config: &Config, judgments: &Judgments) -> Result<Judged> {
+    let values: Vec<Option<f64>> = match config.unobserved {
+        Unobserved::Mask => judgments.values.clone(),
+        Unobserved::Zero => judgments.values.iter().map(|value| Some(value.unwrap_or(0.0))).collect(),
     };
-    if let Some((i, j)) = upper_triangle(count).find(|&(i, j)| differs(values[i * count + j], values[j * count + i])) {
-        return Err(StageError::new(format!(
-            "`{}` is not symmetric at `{}`, `{}`",
-            path.display(),
-            clips[i],
-            clips[j]
-        )));
-    }
-    Ok(Judgments { clips, values })
-}
-
-/// Similarity from odd-one-out choices: how often a pair was kept, of the times that it was shown. Trials that show a
-/// clip twice are left out. Clips come in the order of their numbers, or of their names.
-fn triplets(path: &Path, reader: &mut csv::Reader<std::fs::File>, columns: &Columns) -> Result<Judgments> {
-    let names = match columns.find("odd_one") {
-        Some(_) => ["clip_1", "clip_2", "clip_3", "odd_one"],
-        None => ["stim1_name", "stim2_name", "stim3_name", "choice"],
-    };
-    let shown = [columns.need(names[0])?, columns.need(names[1])?, columns.need(names[2])?];
-    let odd = columns.need(names[3])?;
-    let mut trials: Vec<([String; 3], String)> = Vec::new();
-    for (line, row) in reader.records().enumerate() {
-        let row = row.map_err(|error| broken(path, &error))?;
-        let place = || format!("`{}`, line {}", path.display(), line + 2);
-        let cells = [shown[0], shown[1], shown[2], odd].map(|column| row.get(column).unwrap_or("").trim().to_owned());
-        if cells.iter().any(String::is_empty) {
+    let counts = match (config.weight, &judgments.shown) {
+        (Weight::Equal, _) => None,
+        (Weight::Judgments, Some(shown)) => Some(shown.as_slice()),
+        (Weight::Judgments, None) => {
             return Err(StageError::hint(
-                format!("{}: the trial has an empty or missing cell", place()),
-                format!("every line needs `{}`", names.join("`, `")),
+                "`weight = \"judgments\"` needs to know how often each pair was judged",
+                "give `human` as trials, not as a matrix",
             ));
         }
-        let [first, second, third, odd] = cells;
-        let clips = [first, second, third];
-        if !clips.contains(&odd) {
-            return Err(StageError::new(format!("{}: `{odd}` is none of the three clips shown", place())));
-        }
-        if clips[0] != clips[1] && clips[0] != clips[2] && clips[1] != clips[2] {
-            trials.push((clips, odd));
-        }
-    }
-    let mut clips: Vec<String> = trials.iter().flat_map(|(clips, _)| clips.clone()).collect();
-    clips.sort_by_cached_key(|clip| (clip.parse::<u64>().unwrap_or(u64::MAX), clip.clone()));
-    clips.dedup();
-    if clips.len().pow(2) > CELLS_PER_TRIAL * trials.len() {
-        return Err(StageError::hint(
-            format!("`{}` has {} trials for {} clips, too few for a matrix", path.display(), trials.len(), clips.len()),
-            "give more trials, or those of fewer clips",
-        ));
-    }
-    let places: HashMap<&str, usize> = clips.iter().enumerate().map(|(place, clip)| (clip.as_str(), place)).collect();
-    let count = clips.len();
-    let (mut kept, mut seen) = (vec![0u32; count * count], vec![0u32; count * count]);
-    for (shown, odd) in &trials {
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            let (i, j) = (places[shown[a].as_str()], places[shown[b].as_str()]);
-            let together = shown[a] != *odd && shown[b] != *odd;
-            for cell in [i * count + j, j * count + i] {
-                seen[cell] += 1;
-                kept[cell] += u32::from(together);
-            }
-        }
-    }
-    let mut values: Vec<Option<f64>> =
-        kept.iter().zip(&seen).map(|(&kept, &seen)| (seen > 0).then(|| f64::from(kept) / f64::from(seen))).collect();
-    (0..count).for_each(|clip| values[clip * count + clip] = Some(1.0));
-    Ok(Judgments { clips, values })
+    };
+    Judged::new(judgments.clips.len(), &values, counts).ok_or_else(|| {
+        StageError::hint(
+            format!("{} clips make more pairs or judgments than the {MOST_WEIGHT} that can be ranked", values.len()),
+            "compare fewer clips",
+        )
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judgments(text: &str) -> Result<Judgments> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("j.csv");
-        std::fs::write(&path, text).unwrap();
-        Judgments::read(&path, None)
+/// All but the held-out split. Writes the matrices.
+fn curve(config: &Config, judgments: &Judgments, vectors: &Embedded, context: &Context) -> Result<Results> {
+    let judged = judged_side(config, judgments)?;
+    let clips = &judgments.clips;
+    let (layers, fixed) = vectors.layers(&config.layer, config.layers.as_deref())?;
+    let (mut models, mut ranks) = (Vec::with_capacity(layers.len()), Vec::new());
+    for (number, layer) in layers.iter().enumerate() {
+        context.progress(number as u64, layers.len() as u64 + 1, "layer")?;
+        let model = match vectors.similarity(clips, layer)? {
+            Ok(similarity) => similarity,
+            Err(clip) if *layer == fixed => {
+                let why = format!("the vector of clip `{clip}` has no direction to compare");
+                return Err(StageError::hint(why, "choose another `layer`, `pool` or `similarity`"));
+            }
+            // A layer of the curve without directions has no score, as one in which all clips are alike.
+            Err(_) => vec![0.0; clips.len() * clips.len()],
+        };
+        if *layer == fixed {
+            let values = model.iter().map(|&value| value as f32).collect();
+            npy::write(&context.folder().join("rsm.npy"), &Array::new([clips.len(); 2], values))?;
+        }
+        let model = Modelled::new(&judged, &triangle(&model, clips.len()));
+        ranks.extend(model.ranks());
+        models.push(model);
     }
+    let pairs = clips.len() * clips.len().saturating_sub(1) / 2;
+    npy::write(&context.folder().join("ranks.npy"), &Array::new([layers.len(), pairs], ranks))?;
+    write_human(config, judgments, context)?;
 
-    #[test]
-    fn matrices_with_and_without_names_and_gaps_are_read() {
-        let plain = judgments("a,b\n1,0.5\n0.5,1\n").unwrap();
-        assert_eq!(plain, judgments(",a,b\na,1,0.5\nb,0.5,1\n").unwrap());
-        assert_eq!(plain.values[1], Some(0.5));
-        assert_eq!(judgments("a,b\n1,\n,1\n").unwrap().values[1], None);
-        assert!(judgments("a,b\n1,0.5\n0.4,1\n").unwrap_err().to_string().contains("not symmetric"));
-        assert!(judgments("a,b\n1,0.5\n").unwrap_err().to_string().contains("not a square"));
+    let settings = config.settings();
+    let inference = Inference::new(&judged, &settings);
+    let figures = inference.layers(&models);
+    let place = layers.iter().position(|layer| *layer == fixed).unwrap_or_default();
+    if figures[place].score(config.statistic).is_none() {
+        return Err(StageError::new(format!(
+            "{} judged pairs of {} clips give no correlation",
+            judged.pairs(),
+            clips.len()
+        )));
     }
+    let maximum = best(figures.iter().map(|figures| figures.score(config.statistic))).map(|place| Maximum {
+        layer: layers[place].clone(),
+        score: figures[place].score(config.statistic).unwrap_or_default(),
+        p_value: figures[place].p_of_all,
+        selected_on_tested_data: true,
+    });
+    let (cross_validated, not_cross_validated) = match inference.too_few() {
+        Some(why) => (None, Some(why)),
+        None => match inference.chosen(&models) {
+            Some(chosen) => (Some(chosen), None),
+            None => (None, Some("in some fold nothing varies".to_owned())),
+        },
+    };
+    if let Some(why) = &not_cross_validated {
+        tracing::warn!("no layer is chosen by cross-validation: {why}");
+    }
+    let streams = Streams::new(config.rsa_seed, Rsa::KIND);
+    Ok(Results {
+        clips: clips.len(),
+        pairs: judged.pairs(),
+        unobserved: judgments.unobserved(),
+        weight: config.weight,
+        statistic: config.statistic,
+        side: config.side,
+        permutations: config.permutations,
+        replicates: config.replicates,
+        confidence: config.confidence,
+        ceiling: judgments.reliability(config.unobserved == Unobserved::Zero, config.ceiling_splits, &streams),
+        layers: layers.into_iter().zip(figures).map(|(layer, figures)| Layer { layer, figures }).collect(),
+        fixed,
+        cross_validated,
+        not_cross_validated,
+        maximum,
+        held_out: None,
+    })
+}
 
-    #[test]
-    fn a_short_trial_is_an_error_with_its_line_and_spaces_do_not_count() {
-        let header = "clip_1,clip_2,clip_3,odd_one\n1,2,3,1\n";
-        let error = judgments(&format!("{header}1,2,3\n")).unwrap_err().to_string();
-        assert!(error.contains("line 3") && error.contains("`odd_one`"), "{error}");
-        assert_eq!(judgments(&format!("{header}1, 2,3 , 1\n")).unwrap().clips, ["1", "2", "3"]);
-    }
+/// The layer that is best on the other splits, on the held-out one.
+fn tested(config: &Config, split: String, part: &Judgments, vectors: &Embedded, results: &Results) -> Result<HeldOut> {
+    let layer = results.maximum.as_ref().map_or_else(|| results.fixed.clone(), |maximum| maximum.layer.clone());
+    let judged = judged_side(config, part)?;
+    let similarity = vectors.similarity(&part.clips, &layer)?;
+    let similarity = similarity.map_err(|clip| {
+        StageError::new(format!("the vector of clip `{clip}` has no direction to compare in layer `{layer}`"))
+    })?;
+    let models = [Modelled::new(&judged, &triangle(&similarity, part.clips.len()))];
+    let settings = config.settings();
+    let figures = Inference::new(&judged, &settings).layers(&models).swap_remove(0);
+    let streams = Streams::new(config.rsa_seed, Rsa::KIND);
+    let zeros = config.unobserved == Unobserved::Zero;
+    let ceiling = part.reliability(zeros, config.ceiling_splits, &streams);
+    Ok(HeldOut { split, layer, clips: part.clips.len(), pairs: judged.pairs(), ceiling, figures })
+}
 
-    #[test]
-    fn tables_that_would_fill_the_memory_are_refused() {
-        let header = ",".repeat(200_000);
-        assert!(judgments(&format!("{header}\n")).unwrap_err().to_string().contains("not a square"));
-        let trials =
-            (0..2000).map(|trial| format!("{},{},{},{}\n", 3 * trial, 3 * trial + 1, 3 * trial + 2, 3 * trial));
-        let text = "clip_1,clip_2,clip_3,odd_one\n".to_owned() + &trials.collect::<String>();
-        assert!(judgments(&text).unwrap_err().to_string().contains("has 2000 trials for 6000 clips"));
+fn put_layer(summary: &mut Summary, prefix: &str, figures: &LayerFigures) {
+    let LayerFigures { spearman, rho_a, kendall_tau_a, low, high, p_value, p_of_all: _ } = figures;
+    for (name, value) in [
+        ("spearman", spearman),
+        ("rho_a", rho_a),
+        ("kendall_tau_a", kendall_tau_a),
+        ("low", low),
+        ("high", high),
+        ("p_value", p_value),
+    ] {
+        summary.insert(format!("{prefix}{name}"), (*value).into());
     }
+}
 
-    #[test]
-    fn triplets_give_kept_over_shown() {
-        let text = "participant,clip_1,clip_2,clip_3,odd_one\n0,10,9,2,9\n1,2,9,10,2\n1,2,2,9,9\n";
-        let mut found = judgments(text).unwrap();
-        assert_eq!(found.clips, ["2", "9", "10"]);
-        let rounds =
-            [Some(1.0), Some(0.0), Some(0.5), Some(0.0), Some(1.0), Some(0.5), Some(0.5), Some(0.5), Some(1.0)];
-        assert_eq!(found.values, rounds);
-        let other = text.replace("clip_1,clip_2,clip_3,odd_one", "stim1_name,stim2_name,stim3_name,choice");
-        assert_eq!(judgments(&other).unwrap(), found);
-        found.keep(|clip| clip != "9");
-        assert_eq!(found.values, [Some(1.0), Some(0.5), Some(0.5), Some(1.0)]);
-        assert!(
-            judgments("clip_1,clip_2,clip_3,odd_one\n1,2,3,4\n").unwrap_err().to_string().contains("none of the three")
-        );
+fn summarised(config: &Config, judgments: &Judgments, results: &Results) -> Summary {
+    let mut summary = Summary::new();
+    if let Some(fixed) = results.layers.iter().find(|layer| layer.layer == results.fixed) {
+        put_layer(&mut summary, "", &fixed.figures);
+        // Weights are integers, so equal weights are what scipy has.
+        let scipy = fixed.figures.spearman.filter(|_| config.weight == Weight::Equal);
+        let scipy = scipy.map(|rho| spearman_p(rho, results.pairs));
+        summary.insert("scipy_p_value".into(), scipy.into());
     }
+    let ceiling = results.ceiling;
+    summary.insert("ceiling".into(), ceiling.map(|reliability| reliability.ceiling).into());
+    summary.insert("split_half".into(), ceiling.map(|reliability| reliability.split_half).into());
+    summary.insert("spearman_brown".into(), ceiling.map(|reliability| reliability.spearman_brown).into());
+    let statistic = config.statistic.name();
+    let chosen = results.cross_validated.as_ref();
+    summary.insert(format!("cv_{statistic}"), chosen.map(|chosen| chosen.score).into());
+    summary.insert("cv_low".into(), chosen.and_then(|chosen| chosen.low).into());
+    summary.insert("cv_high".into(), chosen.and_then(|chosen| chosen.high).into());
+    summary.insert("cv_p_value".into(), chosen.and_then(|chosen| chosen.p_value).into());
+    let names = chosen.map(|chosen| {
+        let names: Vec<&str> = chosen.layers.iter().map(|&place| results.layers[place].layer.as_str()).collect();
+        names.join(" ")
+    });
+    summary.insert("cv_layers".into(), names.into());
+    let maximum = results.maximum.as_ref();
+    summary.insert(format!("max_{statistic}"), maximum.map(|maximum| maximum.score).into());
+    summary.insert("max_layer".into(), maximum.map(|maximum| maximum.layer.clone()).into());
+    summary.insert("max_p_value".into(), maximum.and_then(|maximum| maximum.p_value).into());
+    summary.insert("max_is_selected_on_tested_data".into(), true.into());
+    summary.insert("layers".into(), results.layers.len().into());
+    summary.insert("pairs".into(), results.pairs.into());
+    summary.insert("clips".into(), judgments.clips.len().into());
+    summary.insert("unobserved".into(), results.unobserved.into());
+    summary
+}
+
+/// `layers.csv`: the curve, one line per layer.
+fn write_layers(context: &Context, results: &Results) -> Result<()> {
+    let path = context.folder().join("layers.csv");
+    let failed = |error: csv::Error| broken(&path, &error);
+    let mut writer = csv::Writer::from_path(&path).map_err(failed)?;
+    let header = ["layer", "spearman", "rho_a", "kendall_tau_a", "low", "high", "p_value", "p_of_all", "ceiling"];
+    writer.write_record(header).map_err(failed)?;
+    let ceiling = results.ceiling.map(|reliability| reliability.ceiling);
+    for Layer { layer, figures } in &results.layers {
+        let LayerFigures { spearman, rho_a, kendall_tau_a, low, high, p_value, p_of_all } = figures;
+        let numbers = [*spearman, *rho_a, *kendall_tau_a, *low, *high, *p_value, *p_of_all, ceiling];
+        let cells = numbers.map(|number| number.map_or_else(String::new, |number| number.to_string()));
+        writer.write_record(std::iter::once(layer.clone()).chain(cells)).map_err(failed)?;
+    }
+    writer.flush().map_err(StageError::io(&path))
+}
+
+/// `human.csv` as compared (gaps filled if they count as 0), `counts.csv`, and `clips.csv`.
+fn write_human(config: &Config, judgments: &Judgments, context: &Context) -> Result<()> {
+    let mut filled = judgments.clone();
+    if config.unobserved == Unobserved::Zero {
+        filled.values.iter_mut().for_each(|value| *value = Some(value.unwrap_or(0.0)));
+    }
+    filled.write(&context.folder().join("human.csv"))?;
+    if let Some(shown) = &judgments.shown {
+        write_square(&context.folder().join("counts.csv"), &judgments.clips, |cell| shown[cell].to_string())?;
+    }
+    let path = context.folder().join("clips.csv");
+    let lines = std::iter::once("clip_id").chain(judgments.clips.iter().map(String::as_str));
+    std::fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").map_err(StageError::io(&path))
+}
+
+/// The clips of a split, from a CSV with the columns `clip_id` and `split`, or a folder with `split.csv`.
+fn clips_of(path: &Path, split: &str) -> Result<HashSet<String>> {
+    let path = if path.is_dir() { path.join("split.csv") } else { path.to_owned() };
+    let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+    let columns = Columns::of(&path, &mut reader)?;
+    let (id, of) = (columns.need("clip_id")?, columns.need("split")?);
+    let mut found = HashSet::new();
+    for row in reader.records() {
+        let row = row.map_err(|error| broken(&path, &error))?;
+        if &row[of] == split {
+            found.insert(row[id].to_owned());
+        }
+    }
+    Ok(found)
 }

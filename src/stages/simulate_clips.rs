@@ -13,14 +13,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::embed::{Description, PoolState};
 use super::estimate::{Memory, Size};
 use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
+use crate::social::packs::write_json;
+use crate::social::pooling::{Pool, Positions};
+use crate::social::prompt::Inject;
 use crate::social::transcripts::{self, Clip, Utterance, Word};
 use crate::stats::random::{Stream, Streams};
 use crate::vision::world::enumeration::{Enumeration, Knowledge, role};
 use crate::vision::world::grammar::{self, ACTIONS, AGENTS, BACKGROUNDS, PATIENTS, PLACES};
-use crate::vision::world::judgments::{Ceiling, Judgments};
+use crate::vision::world::judgments::{Ceiling, Judgments, vectors_of};
 use crate::vision::world::render::{self, Layout};
 use crate::vision::world::{Latents, World};
 
@@ -105,10 +109,10 @@ struct Simulated {
 
 impl Stage for SimulateClips {
     const KIND: &'static str = "simulate_clips";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Renders clips of shapes that interact, with captions, word times, exact entropies and similarity judgments";
-    const GIVES: &'static [&'static str] = &["frames", "text", "judgments", "world"];
+    const GIVES: &'static [&'static str] = &["frames", "text", "judgments", "embeddings", "world"];
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &super::Upstream) {
@@ -166,6 +170,8 @@ impl Stage for SimulateClips {
         if let Some((full, text)) = ceilings {
             summary.insert("full_ceiling".into(), full.spearman.into());
             summary.insert("text_ceiling".into(), text.spearman.into());
+            summary.insert("full_ceiling_rho_a".into(), full.rho_a.into());
+            summary.insert("text_ceiling_rho_a".into(), text.rho_a.into());
         }
         Ok(summary)
     }
@@ -311,8 +317,9 @@ fn write_entropy(enumeration: &Enumeration, folder: &Path) -> Result<()> {
     entropy.finish()
 }
 
-/// `triplets.csv` (each choice, by clip ids) and `rsm.csv` (kept over shown; 0 for a pair never shown, as the
-/// published human matrices have it), and what perfect predictors would reach.
+/// `triplets.csv` (each choice, by clip ids), `rsm.csv` (kept over shown; 0 for a pair never shown, as the published
+/// human matrices have it), `background.csv` (1 where two clips have the same background, which no caption mentions), and
+/// what perfect predictors know and would reach.
 fn write_judgments(config: &Config, clips: &[Simulated], folder: &Path) -> Result<Option<(Ceiling, Ceiling)>> {
     if config.judged_clips == 0 {
         return Ok(None);
@@ -332,12 +339,41 @@ fn write_judgments(config: &Config, clips: &[Simulated], folder: &Path) -> Resul
     triplets.finish()?;
 
     let ids: Vec<&str> = judged.iter().map(|clip| clip.id.as_str()).collect();
-    let mut matrix = table(&folder.join("rsm.csv"), &ids)?;
-    for row in judgments.similarity() {
-        matrix.write(row.iter().map(|value| value.unwrap_or(0.0).to_string()))?;
+    let similarity = judgments.similarity();
+    let rows = similarity.iter().map(|row| row.iter().map(|value| value.unwrap_or(0.0)).collect()).collect();
+    for (name, rows) in [("rsm.csv", rows), ("background.csv", judgments.same_background())] {
+        let mut matrix = table(&folder.join(name), &ids)?;
+        for row in &rows {
+            matrix.write(row.iter().map(f64::to_string))?;
+        }
+        matrix.finish()?;
     }
-    matrix.finish()?;
+    write_knowledge(&judgments, judged, folder)?;
     Ok(judgments.full_ceiling().zip(judgments.text_ceiling()))
+}
+
+/// What perfect readers of captions (layer `text`) and perfect viewers (layer `full`) expect of the judgments, as
+/// embeddings of the judged clips, so that it goes the way of every model's.
+fn write_knowledge(judgments: &Judgments, judged: &[Simulated], folder: &Path) -> Result<()> {
+    let layers = [("text", judgments.expected_of_captions()), ("full", judgments.expected_of_pictures())];
+    let arrays = layers.each_ref().map(|(layer, expected)| {
+        let values = vectors_of(expected).into_iter().flatten().map(|value| value as f32).collect();
+        (format!("{}.{layer}", Pool::All.name()), Array::new([judged.len(), judged.len()], values))
+    });
+    npy::write_npz(&folder.join("embeddings.npz"), arrays.iter().map(|(name, array)| (name.as_str(), array)))?;
+    let positions = Positions { pool: Pool::All, exclude_bos: false };
+    let description = Description {
+        inject: Inject::None,
+        layers: layers.map(|(layer, _)| layer.to_owned()).to_vec(),
+        hidden: judged.len(),
+        pools: vec![PoolState { positions, undefined: None }],
+    };
+    write_json(&folder.join("embeddings.json"), &description)?;
+    let mut clips = table(&folder.join("clips.csv"), &["clip_id", "split", "group", "row"])?;
+    for (row, clip) in judged.iter().enumerate() {
+        clips.write([&clip.id, clip.split, &clip.id, &row.to_string()])?;
+    }
+    clips.finish()
 }
 
 fn write_world(
@@ -350,7 +386,8 @@ fn write_world(
         .iter()
         .map(|knowledge| (knowledge.name().to_owned(), json!(enumeration.total(*knowledge))))
         .collect();
-    let reaches = |ceiling: Ceiling| json!({ "spearman": ceiling.spearman, "choices": ceiling.choices });
+    let reaches =
+        |ceiling: Ceiling| json!({ "spearman": ceiling.spearman, "rho_a": ceiling.rho_a, "choices": ceiling.choices });
     let world = json!({
         "settings": config,
         "agents": config.world.agents(),
@@ -429,7 +466,11 @@ mod tests {
         assert_eq!(
             names,
             [
+                "background.csv",
                 "captions.csv",
+                "clips.csv",
+                "embeddings.json",
+                "embeddings.npz",
                 "entropy.csv",
                 "frames.npy",
                 "latents.csv",
@@ -442,7 +483,11 @@ mod tests {
         );
         for (name, content) in &first {
             let changed = other.iter().any(|(other, new)| other == name && new != content);
-            assert_eq!(changed, !matches!(name.as_str(), "entropy.csv" | "manifest.csv"), "{name}");
+            assert_eq!(
+                changed,
+                !matches!(name.as_str(), "clips.csv" | "embeddings.json" | "entropy.csv" | "manifest.csv"),
+                "{name}"
+            );
         }
     }
 

@@ -104,6 +104,20 @@ impl Stream {
         }
     }
 
+    /// Uniform in 0..`bound` without bias, from 32 random bits where they suffice (Lemire 2019): several times faster than
+    /// [`Stream::below`], and another sequence. `bound` must not be 0.
+    pub fn below_u32(&mut self, bound: u32) -> u32 {
+        assert!(bound > 0, "`below_u32` needs a bound of at least 1");
+        let mut wide = u64::from(self.next_u32()) * u64::from(bound);
+        if (wide as u32) < bound {
+            let threshold = bound.wrapping_neg() % bound;
+            while (wide as u32) < threshold {
+                wide = u64::from(self.next_u32()) * u64::from(bound);
+            }
+        }
+        (wide >> 32) as u32
+    }
+
     /// True with probability `p`.
     pub fn coin(&mut self, p: f64) -> bool {
         self.uniform() < p
@@ -199,6 +213,9 @@ mod tests {
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "mean {mean}, variance {variance}");
         let mut counts = [0usize; 7];
         (0..70_000).for_each(|_| counts[stream.below(7)] += 1);
+        assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 400), "{counts:?}");
+        let mut counts = [0usize; 7];
+        (0..70_000).for_each(|_| counts[stream.below_u32(7) as usize] += 1);
         assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 400), "{counts:?}");
         let order = stream.derangement(9).expect("nine elements can be deranged");
         assert!(order.iter().enumerate().all(|(i, &to)| i != to));

@@ -1,6 +1,43 @@
 //! Ranks and rank correlation.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::distributions::student_t_two_sided;
+
+/// How two rankings are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Statistic {
+    /// Spearman's correlation: Pearson's of average ranks.
+    #[default]
+    Spearman,
+    /// The expectation of Spearman's correlation when ties are broken at random: a model that predicts ties gains
+    /// nothing by them (`rsatoolbox/rdm/compare.py`, `rho-a`).
+    RhoA,
+    /// Kendall's τ-a: concordant minus discordant pairs over all pairs.
+    KendallTauA,
+}
+
+impl Statistic {
+    /// Every statistic.
+    pub const ALL: [Self; 3] = [Self::Spearman, Self::RhoA, Self::KendallTauA];
+
+    /// As in config keys and figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spearman => "spearman",
+            Self::RhoA => "rho_a",
+            Self::KendallTauA => "kendall_tau_a",
+        }
+    }
+
+    /// The statistic of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|statistic| statistic.name() == name)
+    }
+}
 
 /// Average ranks from 1 (ties share the mean of their places). Values must be finite.
 pub fn average_ranks(values: &[f64]) -> Vec<f64> {
@@ -35,16 +72,30 @@ pub fn pearson(left: &[f64], right: &[f64]) -> Option<f64> {
     (scale > 0.0).then(|| (product / scale).clamp(-1.0, 1.0))
 }
 
-/// Spearman's correlation of average ranks and its two-sided p from Student's t, as `scipy.stats.spearmanr` gives it.
-/// The p treats the values as independent, which the pairs of a similarity matrix are not.
+/// Spearman's correlation of average ranks and its two-sided p, as `scipy.stats.spearmanr` gives them.
 pub fn spearman(left: &[f64], right: &[f64]) -> Option<(f64, f64)> {
     let rho = pearson(&average_ranks(left), &average_ranks(right))?;
-    let freedom = left.len() as f64 - 2.0;
-    if freedom <= 0.0 {
+    (left.len() > 2).then(|| (rho, spearman_p(rho, left.len())))
+}
+
+/// The two-sided p of a Spearman correlation of `count` values (at least 3) from Student's t, as scipy gives it. It treats
+/// the values as independent, which the pairs of a similarity matrix are not.
+pub fn spearman_p(rho: f64, count: usize) -> f64 {
+    let freedom = count as f64 - 2.0;
+    let t = rho * (freedom / ((rho + 1.0) * (1.0 - rho))).sqrt();
+    if rho.abs() >= 1.0 { 0.0 } else { student_t_two_sided(t, freedom) }
+}
+
+/// ρ-a: `12 Σ r̃ s̃ / (n³ − n)` of centred average ranks. `None` for fewer than two values.
+pub fn rho_a(left: &[f64], right: &[f64]) -> Option<f64> {
+    if left.len() < 2 || left.len() != right.len() {
         return None;
     }
-    let t = rho * (freedom / ((rho + 1.0) * (1.0 - rho))).sqrt();
-    Some((rho, if rho.abs() >= 1.0 { 0.0 } else { student_t_two_sided(t, freedom) }))
+    let count = left.len() as f64;
+    let middle = (count + 1.0) / 2.0;
+    let product: f64 =
+        average_ranks(left).iter().zip(average_ranks(right)).map(|(l, r)| (l - middle) * (r - middle)).sum();
+    Some(12.0 * product / (count * count * count - count))
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ mod block;
 mod config;
 mod frozen;
 mod host;
+pub mod modules;
 mod plain;
+mod taps;
 
 use std::path::Path;
 
@@ -20,6 +22,7 @@ use crate::models::checkpoint::{self, Checkpoint, CheckpointError, Expected};
 use crate::stats::random::Streams;
 use block::{Layer, TableCache, layer_weights, narrowed, rms_norm, widened};
 pub use config::{GemmaConfig, Generation};
+pub use taps::Output;
 
 /// Logits that are held at once by the vocabulary head: 64 MiB of f32.
 const HEAD_ELEMENTS: usize = 1 << 24;
@@ -177,6 +180,11 @@ impl Gemma {
             Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
             None => logits,
         }
+    }
+
+    /// Logits `[rows, vocabulary]` before the final soft cap, of hidden states `[rows, hidden]` after the final norm.
+    pub fn raw_logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.head(hidden)
     }
 
     /// −ln p of each target `[rows]`, in nats, given hidden states `[rows, hidden]` after the final norm. The head

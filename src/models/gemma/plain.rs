@@ -10,6 +10,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::block::{Layer, LayerTables, Tables, linear, narrowed, rms_norm, widened};
 use super::config::GemmaConfig;
 use super::host;
+use super::modules::Part;
+use super::taps::{NoTap, Tap, tap};
 
 /// What the backward pass of one layer needs of its forward pass. Shapes in `[…]`; N = batch · tokens.
 pub(super) struct Saved {
@@ -82,6 +84,11 @@ pub(super) fn from_values<const D: usize>(values: Vec<f32>, shape: [usize; D], d
 impl Layer {
     /// The layer on rows `[N, hidden]`, and what its backward pass needs.
     pub(super) fn forward_plain(&self, x: Tensor<2>, around: Surroundings) -> (Tensor<2>, Saved) {
+        self.forward_tapped(x, around, &mut NoTap)
+    }
+
+    /// [`Layer::forward_plain`] that hands outputs of its parts to `taps`.
+    pub(super) fn forward_tapped(&self, x: Tensor<2>, around: Surroundings, taps: &mut dyn Tap) -> (Tensor<2>, Saved) {
         let Surroundings { size: (batch, tokens), config, .. } = around;
         let (heads, groups, width) = (config.heads, config.key_value_heads, config.head_dim);
         let epsilon = config.norm_epsilon;
@@ -89,7 +96,11 @@ impl Layer {
         let (normed, input) = norm(x, &self.input_layernorm.val(), epsilon);
         let query = linear(normed.clone(), &self.q_proj);
         let key = linear(normed.clone(), &self.k_proj);
+        tap(taps, Part::InputNorm, &normed);
         let value = linear(normed, &self.v_proj);
+        tap(taps, Part::Query, &query);
+        tap(taps, Part::Key, &key);
+        tap(taps, Part::Value, &value);
         let (query, key, unnormed) = match (&self.q_norm, &self.k_norm) {
             (Some(q_norm), Some(k_norm)) => {
                 let narrow = |rows: Tensor<2>, count: usize| rows.reshape([batch * tokens * count, width]);
@@ -108,14 +119,26 @@ impl Layer {
         let stacked = weights.clone().reshape([batch, groups, heads / groups * tokens, tokens]);
         let mixed = stacked.matmul(value.clone()).reshape([batch, heads, tokens, width]);
         let attended = linear(join(mixed, (batch, tokens, heads, width), None), &self.o_proj);
+        tap(taps, Part::AttentionOutput, &attended);
         let (normed, attended) = norm(attended, &self.post_attention_layernorm.val(), epsilon);
+        tap(taps, Part::PostAttentionNorm, &normed);
         let middle = normed + input.clone();
         let (normed, middle) = norm(middle, &self.pre_feedforward_layernorm.val(), epsilon);
+        tap(taps, Part::PreFeedforwardNorm, &normed);
         let gate = linear(normed.clone(), &self.gate_proj);
         let up = linear(normed, &self.up_proj);
+        tap(taps, Part::Gate, &gate);
+        if taps.wants(Part::Activation) {
+            taps.take(Part::Activation, super::block::gelu_tanh(gate.clone()));
+        }
+        tap(taps, Part::Up, &up);
         let (inner, gate, up) = geglu(gate, up);
-        let (normed, fed) = norm(linear(inner, &self.down_proj), &self.post_feedforward_layernorm.val(), epsilon);
+        let fed = linear(inner, &self.down_proj);
+        tap(taps, Part::Down, &fed);
+        let (normed, fed) = norm(fed, &self.post_feedforward_layernorm.val(), epsilon);
+        tap(taps, Part::PostFeedforwardNorm, &normed);
         let output = normed + middle.clone();
+        tap(taps, Part::Block, &output);
         let saved = Saved { input, unnormed, query, key, value, bent, weights, attended, middle, gate, up, fed };
         (output, saved)
     }

@@ -1,0 +1,106 @@
+//! The vectors that an `embed` stage left, and the similarity of clips that they give.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::embed::{Description, layer_named};
+use super::{Result, StageError};
+use crate::npy::{self, Array};
+use crate::social::columns::{Columns, broken};
+use crate::social::packs::read_json;
+use crate::social::pooling::Positions;
+use crate::stats::rsm::{Similarity, matrix};
+
+/// Vectors of one pool.
+pub(super) struct Embedded<'a> {
+    folder: &'a Path,
+    positions: Positions,
+    similarity: Similarity,
+    description: Description,
+    /// Clip → row.
+    rows: HashMap<String, usize>,
+}
+
+impl<'a> Embedded<'a> {
+    /// Opens an artifact of kind `embeddings`.
+    ///
+    /// # Errors
+    /// A file is missing or broken, or the pool was not embedded or is not defined.
+    pub(super) fn open(folder: &'a Path, positions: Positions, similarity: Similarity) -> Result<Self> {
+        let description: Description = read_json(&folder.join("embeddings.json"))?;
+        let Some(state) = description.pools.iter().find(|state| state.positions == positions) else {
+            return Err(StageError::hint(
+                format!("pool `{}` was not embedded", positions.name()),
+                "add it to `pools` of the `embed` stage",
+            ));
+        };
+        if let Some(why) = &state.undefined {
+            return Err(StageError::hint(
+                format!("pool `{}` is not defined here: {why}", positions.name()),
+                "choose another `pool` or `inject`",
+            ));
+        }
+        let path = folder.join("clips.csv");
+        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+        let id = Columns::of(&path, &mut reader)?.need("clip_id")?;
+        let rows = reader.records().enumerate();
+        let rows = rows.map(|(place, row)| Ok((row.map_err(|error| broken(&path, &error))?[id].to_owned(), place)));
+        let rows = rows.collect::<Result<_>>()?;
+        Ok(Self { folder, positions, similarity, description, rows })
+    }
+
+    /// Whether the clip has a vector.
+    pub(super) fn has(&self, clip: &str) -> bool {
+        self.rows.contains_key(clip)
+    }
+
+    /// The wanted layers (all if not named), the `fixed` one among them, and the name of that one.
+    ///
+    /// # Errors
+    /// A layer that was not embedded.
+    pub(super) fn layers(&self, fixed: &str, wanted: Option<&[String]>) -> Result<(Vec<String>, String)> {
+        let named = |text: &str| {
+            layer_named(text, &self.description.layers).ok_or_else(|| {
+                StageError::hint(
+                    format!("there is no layer `{text}`"),
+                    format!(
+                        "layers are `{}`; set `modules` in the `embed` stage for outputs inside of layers",
+                        self.description.layers.join("`, `")
+                    ),
+                )
+            })
+        };
+        let fixed = named(fixed)?;
+        let mut layers = match wanted {
+            Some(layers) => layers.iter().map(|layer| named(layer)).collect::<Result<Vec<_>>>()?,
+            None => self.description.layers.clone(),
+        };
+        if !layers.contains(&fixed) {
+            layers.push(fixed.clone());
+        }
+        Ok((layers, fixed))
+    }
+
+    /// Similarity `[clips, clips]` of these clips in a layer; the inner `Err` names a clip that has none.
+    ///
+    /// # Errors
+    /// A clip without a vector, or an array that is missing.
+    pub(super) fn similarity(&self, clips: &[String], layer: &str) -> Result<std::result::Result<Vec<f64>, String>> {
+        let name = format!("{}.{layer}", self.positions.name());
+        let path = self.folder.join("embeddings.npz");
+        let table: Array<f32> = npy::read_npz_array(&path, &name)?
+            .ok_or_else(|| StageError::new(format!("`{}` has no array `{name}`", path.display())))?;
+        let rows = clips.iter().map(|clip| {
+            let row = self.rows.get(clip).ok_or_else(|| {
+                StageError::hint(
+                    format!("judged clip `{clip}` has no vector"),
+                    "embed every judged clip (`split = \"all\"`), set `clips = \"common\"` to leave others out, or give \
+                     `names` if the judgments name clips by number",
+                )
+            })?;
+            Ok(table.row(*row).iter().map(|&value| f64::from(value)).collect())
+        });
+        let rows = rows.collect::<Result<Vec<Vec<f64>>>>()?;
+        Ok(matrix(&rows, self.similarity).map_err(|row| clips[row].clone()))
+    }
+}

@@ -1,0 +1,336 @@
+//! `rsa` and `odd_one_out` as stages, and the comparison `rsa` over their artifacts, on vectors and judgments whose
+//! answers are known. Through the library; `tests/pipeline.rs` drives the binary.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use soctok::comparisons::{self, Arm, Row};
+use soctok::npy::{self, Array};
+use soctok::stages::{self, Context, Input, Inputs, StageError, Summary, Upstream};
+use soctok::stats::random::Streams;
+use soctok::stats::ranks::{rho_a, spearman};
+use soctok::stats::rsm::{Similarity, matrix, upper_triangle};
+
+const CLIPS: usize = 30;
+
+/// Embeddings of clips `c00`, `c01`, … with three layers: `0` says nothing of the latents, `1` a little, `last` much.
+struct World {
+    folder: tempfile::TempDir,
+    latents: Vec<Vec<f64>>,
+}
+
+fn name(clip: usize) -> String {
+    format!("c{clip:02}")
+}
+
+impl World {
+    fn new() -> Self {
+        let mut stream = Streams::new(0, "test").named("latents");
+        let latents = (0..CLIPS).map(|_| (0..6).map(|_| stream.normal()).collect()).collect();
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), latents }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(&path).expect("makes the folder");
+        path
+    }
+
+    /// Embeddings in which layer l is `shares[l]` of the latents and the rest noise of that seed.
+    fn embed(&self, to: &str, seed: u64, shares: [f64; 3]) -> PathBuf {
+        let path = self.path(to);
+        let mut stream = Streams::new(seed, "test").named("noise");
+        let layers = ["0", "layers.0.self_attn.v_proj", "last"];
+        let arrays: Vec<(String, Array<f32>)> = layers
+            .iter()
+            .zip(shares)
+            .map(|(layer, share)| {
+                let values =
+                    self.latents.iter().flatten().map(|x| (share * x + (1.0 - share) * stream.normal()) as f32);
+                (format!("all.{layer}"), Array::new([CLIPS, 6], values.collect()))
+            })
+            .collect();
+        npy::write_npz(&path.join("embeddings.npz"), arrays.iter().map(|(name, array)| (name.as_str(), array)))
+            .expect("writes");
+        let description = json!({ "inject": "none", "layers": layers, "hidden": 6, "pools": [
+            { "pool": "all", "exclude_bos": false, "undefined": null },
+            { "pool": "only_soc", "exclude_bos": false, "undefined": "there is no social token" }] });
+        std::fs::write(path.join("embeddings.json"), description.to_string()).expect("writes");
+        let lines: String = (0..CLIPS).map(|clip| name(clip) + "\n").collect();
+        std::fs::write(path.join("clips.csv"), format!("clip_id\n{lines}")).expect("writes");
+        path
+    }
+
+    /// Choices of 20 participants by the latents, with noise; one trial shows a clip twice, and nobody sees the first clip
+    /// beside the five after it.
+    fn judge(&self) -> PathBuf {
+        let mut stream = Streams::new(1, "test").named("choices");
+        let similarity = matrix(&self.latents, Similarity::Cosine).expect("no latent is 0");
+        let mut text = String::from("participant,clip_1,clip_2,clip_3,odd_one\np0,c00,c00,c01,c01\n");
+        for trial in 0..4000 {
+            let shown = [0; 3].map(|_| stream.below(CLIPS));
+            let apart = shown.contains(&0) && shown.iter().any(|clip| (1..6).contains(clip));
+            if apart || shown[0] == shown[1] || shown[0] == shown[2] || shown[1] == shown[2] {
+                continue;
+            }
+            let of = |odd: usize| similarity[shown[(odd + 1) % 3] * CLIPS + shown[(odd + 2) % 3]];
+            let kept = [0, 1, 2].map(|odd| of(odd) + 0.5 * stream.normal());
+            let odd = (0..3).fold(0, |best, odd| if kept[odd] > kept[best] { odd } else { best });
+            let [a, b, c] = shown.map(name);
+            text += &format!("p{},{a},{b},{c},{}\n", trial % 20, name(shown[odd]));
+        }
+        let path = self.path("human").join("triplets.csv");
+        std::fs::write(&path, text).expect("writes");
+        path
+    }
+
+    fn run(
+        &self,
+        kind: &str,
+        to: &str,
+        settings: Value,
+        inputs: &[(&str, &Path)],
+    ) -> Result<(Summary, PathBuf), StageError> {
+        let mut settings = settings.as_object().expect("a table").clone();
+        let mut given = Inputs::default();
+        for (field, path) in inputs {
+            let reference = format!("data:{field}");
+            settings.insert((*field).to_owned(), reference.clone().into());
+            given.insert(*field, Input { reference, path: path.to_path_buf(), digest: String::new() });
+        }
+        let kind = stages::kinds().into_iter().find(|known| known.name == kind).expect("a kind");
+        let settings = kind.normalise(&settings, &Upstream::default())?;
+        let folder = self.path(to);
+        Ok((kind.run(&settings, &given, &Context::plain(&folder, "cpu"))?, folder))
+    }
+
+    fn rsa(&self, to: &str, settings: Value, embeddings: &Path) -> Result<(Summary, PathBuf), StageError> {
+        let human = self.folder.path().join("human/triplets.csv");
+        self.run("rsa", to, settings, &[("embeddings", embeddings), ("human", &human)])
+    }
+}
+
+fn few(mut settings: Value) -> Value {
+    for (field, value) in [("permutations", 200), ("replicates", 200), ("cv_draws", 50), ("ceiling_splits", 3)] {
+        settings[field] = value.into();
+    }
+    settings
+}
+
+fn number(summary: &Summary, name: &str) -> f64 {
+    summary[name].as_f64().unwrap_or_else(|| panic!("`{name}` is {}", summary[name]))
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("reads")).expect("is JSON")
+}
+
+#[test]
+fn the_curve_the_fixed_layer_the_chosen_one_and_the_best() {
+    let world = World::new();
+    world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 0.9]);
+    let (summary, folder) = world.rsa("rsa", few(json!({ "layer": "Linear-6-3" })), &embeddings).expect("runs");
+    let results = json_of(&folder.join("rsa.json"));
+    assert_eq!(results["fixed"], "layers.0.self_attn.v_proj", "the original's label names a module");
+    // What the file says is what the matrices give.
+    let human = csv::ReaderBuilder::new().from_path(folder.join("human.csv"));
+    let mut human = human.expect("reads");
+    let header: Vec<String> = human.headers().expect("has one").iter().map(str::to_owned).collect();
+    assert_eq!((header.len(), header[0].as_str()), (CLIPS, "c00"), "no column of names");
+    let human: Vec<Vec<Option<f64>>> =
+        human.records().map(|row| row.expect("reads").iter().map(|cell| cell.parse().ok()).collect()).collect();
+    let table: Array<f32> =
+        npy::read_npz_array(&embeddings.join("embeddings.npz"), "all.last").expect("reads").expect("is there");
+    let rows: Vec<Vec<f64>> = (0..CLIPS).map(|clip| table.row(clip).iter().map(|&x| f64::from(x)).collect()).collect();
+    let model = matrix(&rows, Similarity::Cosine).expect("no vector is 0");
+    let (ours, theirs): (Vec<f64>, Vec<f64>) =
+        upper_triangle(CLIPS).filter_map(|(i, j)| Some((model[i * CLIPS + j], human[i][j]?))).unzip();
+    let last = &results["layers"][2];
+    assert!((last["spearman"].as_f64().expect("a score") - spearman(&ours, &theirs).expect("varies").0).abs() < 1e-12);
+    assert!((last["rho_a"].as_f64().expect("a score") - rho_a(&ours, &theirs).expect("long enough")).abs() < 1e-12);
+    assert_eq!(number(&summary, "pairs") as usize + number(&summary, "unobserved") as usize, CLIPS * (CLIPS - 1) / 2);
+    // The layer that knows most is the best and is chosen in every fold; the one that knows nothing is not significant.
+    assert_eq!((&summary["max_layer"], &summary["cv_layers"]), (&json!("last"), &json!("last last last last last")));
+    assert!(number(&summary, "max_p_value") < 0.01 && number(&summary, "cv_p_value") < 0.03);
+    assert!(results["layers"][0]["p_value"].as_f64().expect("a p") > 0.05);
+    assert!(results["layers"][0]["p_of_all"].as_f64() >= results["layers"][0]["p_value"].as_f64());
+    assert_eq!(results["maximum"]["selected_on_tested_data"], true);
+    let [low, score, high] = ["low", "spearman", "high"].map(|name| number(&summary, name));
+    assert!(low < score && score < high && score < number(&summary, "max_spearman"), "{low} {score} {high}");
+    assert!(number(&summary, "ceiling") > number(&summary, "max_spearman") - 0.1 && number(&summary, "ceiling") < 1.0);
+    assert_eq!((number(&summary, "repeated_trials"), number(&summary, "layers")), (1.0, 3.0));
+    assert_eq!(std::fs::read_to_string(folder.join("layers.csv")).expect("reads").lines().count(), 4);
+    let again = world.rsa("again", few(json!({ "layer": "Linear-6-3" })), &embeddings).expect("runs").0;
+    assert_eq!(again, summary, "the same settings give the same figures");
+}
+
+#[test]
+fn what_is_held_out_is_scored_by_the_layer_that_is_best_without_it() {
+    let world = World::new();
+    let human = world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 0.9]);
+    let splits = world.path("splits").join("clips.csv");
+    let lines: String =
+        (0..CLIPS).map(|clip| format!("{},{}\n", name(clip), if clip < 22 { "train" } else { "test" })).collect();
+    std::fs::write(&splits, format!("clip_id,split\n{lines}")).expect("writes");
+    let inputs = [("embeddings", embeddings.as_path()), ("human", &human), ("splits", &splits)];
+    let settings = few(json!({ "held_out": "test" }));
+    let (summary, folder) = world.run("rsa", "rsa", settings, &inputs).expect("runs");
+    assert_eq!((number(&summary, "clips"), number(&summary, "test_clips")), (22.0, 8.0));
+    assert_eq!(summary["test_layer"], "last");
+    assert!(number(&summary, "test_spearman") > 0.3 && number(&summary, "test_p_value") < 0.05);
+    assert_eq!(json_of(&folder.join("rsa.json"))["held_out"]["split"], "test");
+    let error = world.run("rsa", "none", few(json!({ "held_out": "val" })), &inputs).expect_err("no such split");
+    assert!(error.to_string().contains("split `val` has 0 judged clips"), "{error}");
+}
+
+#[test]
+fn settings_that_cannot_be_say_so() {
+    let world = World::new();
+    world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 0.9]);
+    let error = |settings: Value| world.rsa("none", few(settings), &embeddings).expect_err("cannot be").to_string();
+    assert!(error(json!({ "layer": "7" })).contains("no layer `7`"));
+    assert!(error(json!({ "pool": "only_soc" })).contains("there is no social token"));
+    assert!(error(json!({ "exclude_bos": true })).contains("`all_without_bos` was not embedded"));
+    let matrix = world.path("matrix").join("rsm.csv");
+    std::fs::write(&matrix, "c00,c01,c02,c03\n1,.1,.2,.3\n.1,1,.4,.5\n.2,.4,1,.6\n.3,.5,.6,1\n").expect("writes");
+    let inputs = [("embeddings", embeddings.as_path()), ("human", &matrix)];
+    let weighted = world.run("rsa", "none", few(json!({ "weight": "judgments" })), &inputs);
+    assert!(weighted.expect_err("a matrix has no counts").to_string().contains("how often each pair"));
+    let choices = world.run("odd_one_out", "none", json!({}), &inputs).expect_err("a matrix has no trials");
+    assert!(choices.to_string().contains("trial by trial"), "{choices}");
+    // Four clips make no five folds: that figure is missing, with the reason, and the others are there.
+    let (summary, folder) = world.run("rsa", "small", few(json!({})), &inputs).expect("runs");
+    assert!(summary["cv_spearman"].is_null() && summary["ceiling"].is_null() && summary["spearman"].is_number());
+    let why = json_of(&folder.join("rsa.json"))["not_cross_validated"].clone();
+    assert!(why.as_str().expect("a reason").contains("too few for 5 folds"), "{why}");
+}
+
+#[test]
+fn counts_can_weigh_pairs_and_gaps_can_be_zeros() {
+    let world = World::new();
+    world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 0.9]);
+    let score =
+        |to: &str, settings: Value| number(&world.rsa(to, few(settings), &embeddings).expect("runs").0, "spearman");
+    let plain = score("plain", json!({}));
+    let weighted = score("weighted", json!({ "weight": "judgments" }));
+    assert!((plain - weighted).abs() > 1e-6 && (plain - weighted).abs() < 0.1, "{plain} {weighted}");
+    let pairs = |settings| number(&world.rsa("zeros", few(settings), &embeddings).expect("runs").0, "pairs");
+    assert_eq!((pairs(json!({})), pairs(json!({ "unobserved": "zero" }))), (430.0, 435.0));
+}
+
+fn compare(world: &World, of: &str, settings: Value, arms: &[Arm]) -> Result<Vec<Row>, StageError> {
+    let kind = comparisons::kinds().into_iter().find(|kind| kind.name == "rsa").expect("a kind");
+    let mut settings = settings;
+    for (field, value) in [("permutations", 400), ("replicates", 400), ("cv_draws", 100)] {
+        settings[field] = value.into();
+    }
+    let context_folder = world.path("comparison");
+    kind.run(settings.as_object().expect("a table"), of, arms, &Context::plain(&context_folder, "cpu"))
+}
+
+#[test]
+fn conditions_are_compared_on_shared_permutations_and_draws() {
+    let world = World::new();
+    world.judge();
+    let mut arms = Vec::new();
+    for (inject, share) in [("none", 0.4), ("global", 0.8)] {
+        for seed in ["0", "1"] {
+            // The two seeds of `none` share a step, as stages that a seed does not enter do.
+            let noise = if inject == "none" { 5 } else { 6 + seed.len() as u64 + u64::from(seed == "1") };
+            let embeddings = world.embed(&format!("e {inject} {seed}"), noise, [0.0, 0.1, share]);
+            let artifact = match arms.iter().find(|_| inject == "none" && seed == "1") {
+                Some(Arm { artifact, .. }) => artifact.clone(),
+                None => world.rsa(&format!("r {inject} {seed}"), few(json!({})), &embeddings).expect("runs").1,
+            };
+            let coordinates = [("inject", inject), ("seed", seed), ("ablation", "base")];
+            let coordinates: BTreeMap<String, String> =
+                coordinates.iter().map(|(axis, label)| ((*axis).to_owned(), (*label).to_owned())).collect();
+            arms.push(Arm { coordinates, artifact });
+        }
+    }
+    let figure = |row: &Row, name: &str| row.figures[name].as_f64().unwrap_or_else(|| panic!("`{name}` of {row:?}"));
+    for of in ["spearman", "cv_spearman", "max_rho_a", "kendall_tau_a"] {
+        let rows = compare(&world, of, json!({}), &arms).expect("compares");
+        let [global, none] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((figure(global, "seeds"), figure(none, "seeds")), (2.0, 1.0));
+        assert!(figure(global, "score") > figure(none, "score") && figure(global, "p_value") < 0.02, "{of}: {rows:?}");
+        assert!(rows.iter().all(|row| figure(row, "p_adjusted") >= figure(row, "p_value")));
+        assert!(rows.iter().all(|row| figure(row, "p_of_all") >= figure(row, "p_value")));
+        assert!(rows.iter().all(|row| figure(row, "ceiling") > 0.5 && row.coordinates.len() == 2));
+        let sides = json!({ "minuend": { "inject": "global" }, "subtrahend": { "inject": "none" } });
+        let rows = compare(&world, of, sides, &arms).expect("compares");
+        let [row] = &rows[..] else { panic!("{rows:?}") };
+        let difference = figure(global, "score") - figure(none, "score");
+        assert!((figure(row, "difference") - difference).abs() < 1e-12, "{of}: {row:?}");
+        assert!(figure(row, "low") < difference && difference < figure(row, "high"));
+        assert!(figure(row, "p_value") < 0.05 && figure(row, "seeds") == 2.0, "{of}: {row:?}");
+    }
+    // A condition differs from itself by nothing in every draw.
+    let same =
+        json!({ "minuend": { "inject": "global", "seed": "0" }, "subtrahend": { "inject": "global", "seed": "0" } });
+    let rows = compare(&world, "spearman", same, &arms).expect("compares");
+    assert_eq!(["difference", "low", "high", "p_value"].map(|name| figure(&rows[0], name)), [0.0, 0.0, 0.0, 1.0]);
+    let error = |of: &str, settings: Value| compare(&world, of, settings, &arms).expect_err("cannot be").to_string();
+    assert!(error("pearson", json!({})).contains("no score that can be compared"));
+    assert!(error("spearman", json!({ "layer": "9" })).contains("has no layer `9`"));
+    assert!(error("spearman", json!({ "minuend": { "inject": "none" } })).contains("is missing"));
+    assert!(error("cv_spearman", json!({ "folds": 20 })).contains("too few for 20 folds"));
+    // Other judgments are another question.
+    let embeddings = world.embed("other", 9, [0.0, 0.1, 0.5]);
+    let settings = few(json!({ "unobserved": "zero", "layers": ["last"] }));
+    arms[2].artifact = world.rsa("zeros", settings, &embeddings).expect("runs").1;
+    let sides = json!({ "minuend": { "inject": "global" }, "subtrahend": { "inject": "none" } });
+    let error = compare(&world, "spearman", sides, &arms).expect_err("other judgments").to_string();
+    assert!(error.contains("other judgments"), "{error}");
+}
+
+#[test]
+fn choices_are_made_by_the_most_similar_pair() {
+    let world = World::new();
+    let human = world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 1.0]);
+    let inputs = [("embeddings", embeddings.as_path()), ("human", &human)];
+    let settings = json!({ "replicates": 200 });
+    let (summary, folder) = world.run("odd_one_out", "choices", settings, &inputs).expect("runs");
+    let layers = json_of(&folder.join("odd_one_out.json"))["layers"].clone();
+    let accuracy = |layer: usize, way: &str| layers[layer][way]["accuracy"].as_f64().expect("a share");
+    // The latents themselves choose as people do up to their noise; noise alone is at chance.
+    assert!((accuracy(0, "three_way") - 1.0 / 3.0).abs() < 0.1 && (accuracy(0, "two_way") - 0.5).abs() < 0.1);
+    assert!(accuracy(2, "three_way") > 0.6 && accuracy(2, "two_way") > accuracy(2, "three_way"));
+    assert_eq!(number(&summary, "accuracy"), accuracy(2, "three_way"));
+    assert!(
+        number(&summary, "low") < number(&summary, "accuracy")
+            && number(&summary, "accuracy") < number(&summary, "high")
+    );
+    assert_eq!((number(&summary, "repeated_trials"), number(&summary, "two_way_chance")), (1.0, 0.5));
+    assert!(number(&summary, "agreement") > 0.4);
+}
+
+/// The simulated world's perfect readers and viewers reach the ceilings that the simulation wrote, through the files and
+/// the stage that every model goes through.
+#[test]
+fn full_and_text_knowledge_reach_their_ceilings() {
+    let world = World::new();
+    let settings = json!({ "train_clips": 1, "test_clips": 40, "judged_clips": 40, "judgments": 6000, "frames_per_phase": 1, "size": 28 });
+    let (simulated, clips) = world.run("simulate_clips", "clips", settings, &[]).expect("runs");
+    let inputs = [("embeddings", clips.as_path()), ("human", clips.as_path())];
+    for (layer, ceiling) in [("full", "full_ceiling"), ("text", "text_ceiling")] {
+        let (summary, _) = world.run("rsa", layer, few(json!({ "layer": layer })), &inputs).expect("runs");
+        for (figure, ceiling) in [("spearman", ceiling.to_owned()), ("rho_a", format!("{ceiling}_rho_a"))] {
+            let (found, written) = (number(&summary, figure), number(&simulated, &ceiling));
+            assert!((found - written).abs() < 1e-3, "{layer}: {figure} {found}, ceiling {written}");
+        }
+    }
+    // The property that no caption mentions is in full knowledge and not in that of captions.
+    let unsaid = few(json!({ "human_file": "background.csv", "layer": "full" }));
+    let (_, folder) = world.run("rsa", "unsaid", unsaid, &inputs).expect("runs");
+    let layers = json_of(&folder.join("rsa.json"))["layers"].clone();
+    let p = |layer: usize| layers[layer]["p_value"].as_f64().expect("a p");
+    assert_eq!((&layers[0]["layer"], &layers[1]["layer"]), (&json!("text"), &json!("full")));
+    assert!(p(1) < 0.01 && p(0) > 0.01, "full {}, text {}", p(1), p(0));
+}
