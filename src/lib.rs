@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod comparisons;
+pub mod data;
 pub mod execute;
 pub mod experiment;
 pub mod models;

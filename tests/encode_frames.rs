@@ -135,3 +135,23 @@ fn real_weights_give_the_reference_cls() {
     println!("largest difference {worst}");
     assert!(worst <= 1e-3, "largest difference {worst}");
 }
+
+#[test]
+fn the_student_of_the_originals_dino_training_is_an_encoder_and_its_record_goes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("best.pt");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dino_student.pt");
+    std::fs::copy(source, &weights).unwrap();
+    let frames = image_frames();
+    let settings = serde_json::json!({ "resize": 28 });
+    let (summary, features) = encode(frames.path(), Some(&weights), settings.clone()).unwrap();
+    assert_eq!((features.shape.as_slice(), summary.get("clips_seen_by_encoder")), ([2, 4].as_slice(), None));
+    assert!(summary["spread"].as_f64().unwrap() > 1e-4, "{summary:?}");
+    std::fs::write(folder.path().join("seen_clips.csv"), "clip_id\nb\nother\n").unwrap();
+    let (summary, again) = encode(frames.path(), Some(&weights), settings.clone()).unwrap();
+    assert_eq!((&summary["clips_seen_by_encoder"], &again), (&1.into(), &features));
+    // A projector is no encoder, and nothing is loaded by halves.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/projector_only.pt");
+    let message = encode(frames.path(), Some(&other), settings).unwrap_err().to_string();
+    assert!(message.contains("does not fit the model"), "{message}");
+}

@@ -1,11 +1,12 @@
 //! Commands: one file each. Data goes to stdout, all else to stderr.
 //!
-//! Exit codes: 0 done, 1 a step failed, 2 wrong usage or experiment file.
+//! Exit codes: 0 done, 1 a step failed or data is odd, 2 wrong usage or experiment file.
 //!
 //! [`main`] is the whole program for a given list of stage kinds: a program of your own calls it with kinds of its own.
 
 mod archive;
 mod check;
+mod data;
 mod devices;
 mod diff;
 mod forecast;
@@ -143,6 +144,11 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
     },
+    /// Look at data before an experiment does
+    Data {
+        #[command(subcommand)]
+        command: DataCommand,
+    },
     /// List the stage kinds, or the settings of one
     Stages {
         /// A stage kind
@@ -164,6 +170,24 @@ enum Command {
     },
     /// List the devices that this build and this machine have
     Devices {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Say what a folder holds that an experiment could use, what it lacks, and what is odd in it
+    Check {
+        /// The folder
+        folder: PathBuf,
+        /// Frames per second of folders of frames, whose files tell no times
+        #[arg(long, value_name = "N", default_value_t = 1.0)]
+        fps: f64,
+        /// Read only the beginning of each picture
+        #[arg(long)]
+        quick: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -314,6 +338,9 @@ enum Failure {
     /// Steps failed; each has been reported.
     #[error("{0}")]
     Steps(String),
+    /// The data is odd; each oddity has been reported.
+    #[error("{0}")]
+    Odd(String),
 }
 
 impl Failure {
@@ -321,7 +348,13 @@ impl Failure {
         match self {
             Self::Experiment(_) | Self::Usage(_) | Self::Plan(_) => 2,
             Self::Archive(ArchiveError::Invalid { .. }) => 2,
-            Self::Archive(_) | Self::Store(_) | Self::Table(_) | Self::Step(_) | Self::Output(_) | Self::Steps(_) => 1,
+            Self::Archive(_)
+            | Self::Store(_)
+            | Self::Table(_)
+            | Self::Step(_)
+            | Self::Output(_)
+            | Self::Steps(_)
+            | Self::Odd(_) => 1,
         }
     }
 }
@@ -375,6 +408,12 @@ fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), 
             Ok(show::run(&experiment::show(&selected.file, &selected.options(), kinds)?, selected.json, out)?)
         }
         Command::Stages { kind, json } => stages::run(kinds, kind.as_deref(), json, out)?.map_err(Failure::Usage),
+        Command::Data { command: DataCommand::Check { folder, fps, quick, json } } => {
+            if !(fps.is_finite() && fps > 0.0) {
+                return Err(Failure::Usage(format!("`--fps` is {fps}\nhint: give a number above 0")));
+            }
+            data::check(&folder, &crate::data::Options { fps, quick }, json, out)
+        }
         Command::Schema { write } => Ok(schema::run(kinds, write.as_deref(), out)?),
         Command::Devices { json } => devices::run(json, out),
         Command::Plan { experiment, explain } => {

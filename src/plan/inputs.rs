@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::social::seen;
 use crate::stages::kind::ANY;
 use crate::store::digest::{Signatures, digest_tree, files_below};
 
@@ -36,7 +37,7 @@ impl InputError {
 fn is_model_file(name: &str) -> bool {
     let ends = |ending: &str| name.ends_with(ending);
     !name.contains('/')
-        && (matches!(name, "config.json" | "tokenizer.json" | "projector.json")
+        && (matches!(name, "config.json" | "tokenizer.json" | "projector.json" | seen::FILE)
             || ends(".safetensors")
             || ends(".safetensors.index.json")
             || ends(".pt")
@@ -57,7 +58,10 @@ pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, In
             .map_err(|error| InputError::new(path, error, "check that every file below the folder can be read"))?;
         if is_model { below.into_iter().filter(|(name, _)| is_model_file(name)).collect() } else { below }
     } else {
-        vec![(String::new(), path.to_owned())]
+        // What an encoder has seen lies beside its weights and goes with them.
+        let record = path.with_file_name(seen::FILE);
+        let record = (is_model && record.is_file()).then(|| (seen::FILE.to_owned(), record));
+        std::iter::once((String::new(), path.to_owned())).chain(record).collect()
     };
     let is_any = accepts.contains(&ANY);
     if is_any || accepts.contains(&"frames") {
@@ -94,11 +98,12 @@ fn frames_of(manifest: &Path) -> Result<Vec<(String, PathBuf)>, InputError> {
     let Some(column) = header.iter().position(|name| name == "frame_path") else {
         return Err(InputError::new(manifest, "no column `frame_path`", hint));
     };
-    let folder = manifest.parent().unwrap_or(Path::new(""));
+    let mut folder = None;
     let mut files = Vec::new();
     for record in reader.into_records() {
         let record = record.map_err(|error| InputError::new(manifest, error, hint))?;
         let name = record.get(column).unwrap_or_default().split('#').next().unwrap_or_default();
+        let folder = folder.get_or_insert_with(|| crate::vision::frames::base(manifest, name));
         files.push((name.to_owned(), folder.join(name)));
     }
     files.sort();
@@ -161,6 +166,12 @@ mod tests {
         assert_eq!(digest(), before);
         let error = files(folder.path(), &["language_model"]).expect_err("no weights there");
         assert!(error.to_string().contains("config.json"), "{error}");
+        write("weights.pt", "weights");
+        let weights = folder.path().join("weights.pt");
+        let unseen = content(&weights, &["encoder"], &Signatures::default(), u64::MAX).expect("reads").0;
+        write("seen_clips.csv", "clip_id\na\n");
+        let seen = content(&weights, &["encoder"], &Signatures::default(), u64::MAX).expect("reads").0;
+        assert_ne!(seen, unseen, "the record of what an encoder has seen goes with its weights");
         let pending = content(&manifest, &["frames"], &Signatures::default(), 0).expect("looks");
         assert!(matches!(pending.0, Content::Pending { files: 3, .. }), "{pending:?}");
     }

@@ -22,6 +22,15 @@ pub fn nearest(times: &[f64], at: f64) -> usize {
     best
 }
 
+/// Where a clip with frames at these times (ascending) ends: the mean time of a frame behind the last; `None` for fewer
+/// than two frames, which do not tell.
+pub fn end(times: &[f64]) -> Option<f64> {
+    match times {
+        [first, .., last] => Some(last + (last - first) / (times.len() - 1) as f64),
+        _ => None,
+    }
+}
+
 /// The frames from `pad` seconds before `start` to `pad` seconds after `end`; the one nearest to the middle where the
 /// clip has no frame in that time.
 pub fn window(times: &[f64], start: f64, end: f64, pad: f64) -> Vec<usize> {
@@ -60,6 +69,11 @@ mod tests {
         let times = [0.0, 1.0, 2.0, 3.0];
         assert_eq!(window(&times, 1.0, 1.5, 0.75), [1, 2]);
         assert_eq!(window(&times, 9.0, 9.5, 0.75), [3]);
+    }
+
+    #[test]
+    fn a_clip_ends_a_frame_behind_its_last() {
+        assert_eq!([end(&[0.0, 0.5, 1.0]), end(&[3.0]), end(&[])], [Some(1.5), None, None]);
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! Captions as CSV: `clip_id,caption` or `clip_id,caption_index,caption`, with further columns where they are known.
+//!
+//! The original's captions of Moments in Time have `video_name` (`clip.mp4`) for `clip_id`: the clip is the file's name
+//! without its ending, as in the original.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,7 +16,12 @@ use crate::stages::{Result, StageError};
 pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_path(path).map_err(|error| broken(path, &error))?;
     let columns = Columns::of(path, &mut reader)?;
-    let (id, caption) = (columns.need("clip_id")?, columns.need("caption")?);
+    let (video, caption) = (columns.find("video_name"), columns.need("caption")?);
+    let id = match (columns.find("clip_id"), video) {
+        (None, Some(video)) => video,
+        _ => columns.need("clip_id")?,
+    };
+    let names_videos = video == Some(id);
     let [number, split, group, pos, oracle] =
         ["caption_index", "split", "group", "pos", "oracle_text"].map(|name| columns.find(name));
     let mut clips: Vec<Clip> = Vec::new();
@@ -26,6 +34,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
         };
         let bad = |message: String| StageError::new(format!("`{}`, line {}: {message}", path.display(), line + 2));
         let clip_id = cell(Some(id)).ok_or_else(|| bad("the clip id is empty".into()))?;
+        let clip_id = if names_videos { without_ending(&clip_id).to_owned() } else { clip_id };
         let place = *places.entry(clip_id.clone()).or_insert_with(|| {
             clips.push(Clip { clip_id: clip_id.clone(), captions: true, ..Clip::default() });
             clips.len() - 1
@@ -70,9 +79,28 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
     Ok(clips)
 }
 
+/// The name of a video file without its ending; other names stay as they are.
+pub(crate) fn without_ending(name: &str) -> &str {
+    const ENDINGS: [&str; 6] = ["mp4", "avi", "mov", "mkv", "webm", "m4v"];
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if ENDINGS.contains(&ending.to_lowercase().as_str()) => stem,
+        _ => name,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::transcripts::{Selection, load};
+
+    #[test]
+    fn the_originals_captions_name_videos() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        std::fs::write(&path, "video_name,caption\n-YwZ_15.mp4,a man sits \nvine-1.2_3,two men\n").unwrap();
+        let clips = load(&path, &Selection::default()).unwrap();
+        assert_eq!(clips.iter().map(|clip| clip.clip_id.as_str()).collect::<Vec<_>>(), ["-YwZ_15", "vine-1.2_3"]);
+        assert_eq!(clips[0].utterances[0].text, "a man sits");
+    }
 
     #[test]
     fn captions_keep_their_numbers_and_lose_their_spaces() {

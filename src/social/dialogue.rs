@@ -1,4 +1,6 @@
-//! Transcript JSON in the shapes that other projects write: lists of segments or of words, with or without times.
+//! Transcripts in the shapes that other projects write: lists of segments or of words, with or without times.
+//!
+//! JSON files, JSON lines of segments (the raw layout of the Seamless Interaction dataset) and plain text.
 
 use std::path::Path;
 
@@ -15,19 +17,28 @@ const START: [&str; 3] = ["start", "begin", "timestamp"];
 const END: [&str; 2] = ["end", "finish"];
 const CLIP_ID: [&str; 3] = ["clip_id", "conversation_id", "id"];
 
-/// Reads every `.json` below `folder`, in order of path.
+/// Whether a `.jsonl` has a segment per line and not a clip per line.
+pub(crate) fn has_segments(path: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(path).map_err(StageError::io(path))?;
+    let first =
+        text.lines().find(|line| !line.trim().is_empty()).and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let is_clip = first.as_ref().is_some_and(|line| line.get("utterances").or(line.get("clip_id")).is_some());
+    Ok(!is_clip && first.as_ref().and_then(segment).is_some())
+}
+
+/// Reads every `.json` and `.jsonl` below `folder`, in order of path.
 pub(super) fn read_folder(folder: &Path) -> Result<Vec<Clip>> {
     let mut clips = Vec::new();
     for entry in WalkDir::new(folder).sort_by_file_name() {
         let entry = entry.map_err(|error| StageError::new(format!("`{}`: {error}", folder.display())))?;
-        if entry.file_type().is_file() && entry.path().extension().is_some_and(|end| end == "json") {
+        if entry.file_type().is_file() && entry.path().extension().is_some_and(|end| end == "json" || end == "jsonl") {
             clips.push(read_file(entry.path())?);
         }
     }
     if clips.is_empty() {
         return Err(StageError::hint(
             format!("`{}` holds no text", folder.display()),
-            "it should have `transcripts.jsonl`, `captions.csv` or transcript files that end in `.json`",
+            "it should have `transcripts.jsonl`, `captions.csv` or transcript files that end in `.json` or `.jsonl`",
         ));
     }
     Ok(clips)
@@ -36,8 +47,17 @@ pub(super) fn read_folder(folder: &Path) -> Result<Vec<Clip>> {
 /// Reads one transcript. The clip id is `clip_id`, `conversation_id` or `id`, else the file's name without `.json`.
 pub(super) fn read_file(path: &Path) -> Result<Clip> {
     let text = std::fs::read_to_string(path).map_err(StageError::io(path))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))?;
+    let json = |text: &str| {
+        serde_json::from_str(text).map_err(|error| StageError::new(format!("`{}`: {error}", path.display())))
+    };
+    let value: Value = match path.extension().and_then(|end| end.to_str()) {
+        Some("txt") => Value::String(text),
+        Some("jsonl") => {
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            Value::Array(lines.map(json).collect::<Result<_>>()?)
+        }
+        _ => json(&text)?,
+    };
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     parse(&value, &stem).ok_or_else(|| {
         StageError::hint(
@@ -84,7 +104,7 @@ fn segment(value: &Value) -> Option<Utterance> {
         None => Vec::new(),
     };
     let text = TEXT.iter().find_map(|key| object.get(*key).and_then(Value::as_str));
-    if text.is_none() && words.is_empty() {
+    if text.is_none() && !object.get("words").is_some_and(Value::is_array) {
         return None;
     }
     Some(Utterance {
@@ -96,6 +116,7 @@ fn segment(value: &Value) -> Option<Utterance> {
         }),
         start: number(object, &START),
         end: number(object, &END),
+        frame_path: object.get("frame_path").and_then(Value::as_str).map(str::to_owned),
         words,
         ..Utterance::default()
     })
@@ -136,6 +157,7 @@ mod tests {
         );
         assert_eq!((turns.clip_id.as_str(), turns.utterances[0].text.as_str()), ("conv_001", "Hello, you"));
         assert_eq!((turns.utterances[0].start, turns.utterances[0].speaker.as_deref()), (Some(1.5), Some("A")));
+        assert_eq!(turns.utterances[0].frame_path.as_deref(), Some("f.jpg"));
         let segments = clip(
             r#"{"id":"V1","metadata:vad":[],"metadata:transcript":[{"words":[{"word":"so","start":0.5,"end":0.75},{"word":"yes","start":null,"end":null}]},{"start":1,"end":2,"text":"no words"}]}"#,
         );
@@ -148,5 +170,24 @@ mod tests {
         assert_eq!(clip(r#"{"transcript":"plain"}"#).utterances[0].text, "plain");
         assert_eq!(clip(r#"{"words":["x","y"]}"#).utterances[0].words.len(), 2);
         assert!(parse(&serde_json::json!({"id": "x"}), "stem").is_none());
+    }
+
+    #[test]
+    fn lines_of_segments_and_plain_text_are_transcripts_too() {
+        use super::super::transcripts::{Selection, load};
+        let folder = tempfile::tempdir().unwrap();
+        let lines =
+            "{\"start\":0.0,\"end\":1.0,\"text\":\"Hello\"}\n\n{\"start\":1.0,\"end\":2.0,\"text\":\"world\"}\n";
+        let path = folder.path().join("V00_S0809_I00000582_P0947.jsonl");
+        std::fs::write(&path, lines).unwrap();
+        for path in [&path, &folder.path().to_owned()] {
+            let clips = load(path, &Selection::default()).unwrap();
+            assert_eq!((clips.len(), clips[0].utterances.len()), (1, 2));
+            assert_eq!(clips[0].clip_id, "V00_S0809_I00000582_P0947");
+            assert_eq!(clips[0].cluster(), "V00_S0809", "the session is the group of such an id");
+        }
+        let path = folder.path().join("talk.txt");
+        std::fs::write(&path, "so it\n goes ").unwrap();
+        assert_eq!(load(&path, &Selection::default()).unwrap()[0].utterances[0].text, "so it goes");
     }
 }

@@ -259,6 +259,13 @@ pub fn packs(inputs: &Inputs, inject: Inject, clips: &[Clip]) -> Result<Packs> {
     Ok(packs)
 }
 
+/// How many of the clips to be evaluated the encoder of the packs was trained on, which must be none unless that is
+/// `allowed`; `None` without packs, or where nothing is known of their encoder.
+pub fn check_encoder(packs: Option<&Packs>, clips: &[Clip], allowed: bool) -> Result<Option<usize>> {
+    let seen = packs.and_then(|packs| packs.seen.as_ref());
+    seen.map(|seen| seen.check(clips.iter().map(|clip| clip.clip_id.as_str()), allowed)).transpose()
+}
+
 /// Fails when samples that should hold social tokens hold none.
 pub fn check_social(inject: Inject, sequences: &[Sequence]) -> Result<()> {
     let social = |sequence: &Sequence| sequence.slots.iter().any(|slot| slot.is_social());

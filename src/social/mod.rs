@@ -4,17 +4,21 @@
 //! modules with the [`crate::models`].
 
 pub mod alignment;
-mod captions;
+pub(crate) mod captions;
 pub(crate) mod columns;
-mod dialogue;
+pub(crate) mod dialogue;
+pub mod identity;
 pub mod injection;
 pub mod judgments;
 pub mod material;
+pub mod original;
 pub mod packs;
 pub mod pairing;
 pub mod placement;
 pub mod pooling;
 pub mod prompt;
 pub mod samples;
+pub mod seen;
 pub mod tagger;
+pub mod times;
 pub mod transcripts;

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, broken};
+use super::seen::Seen;
 use super::tagger::{self, Coverage};
+use super::times::Timing;
 use super::transcripts::Clip;
 use crate::npy::{self, Array};
 use crate::stages::{Result, StageError};
@@ -42,7 +44,7 @@ pub struct Local {
     pub utterance: usize,
     /// Number of the word in its utterance.
     pub word: usize,
-    /// The frames its vector is the mean of, as places in the clip's frames in order of time.
+    /// The frames its vector is the mean of, as places in the clip's frames in order of time; empty when not known.
     pub frames: Vec<usize>,
     /// Row of [`Packs::locals`].
     pub row: usize,
@@ -78,6 +80,10 @@ pub struct Packs {
     pub tagging: Option<Tagging>,
     /// With `global_mode = "causal_mean"`.
     pub causal: Option<Causal>,
+    /// What is known of the words' times, where that is recorded.
+    pub timing: Option<Timing>,
+    /// The clips that the encoder of the vectors was trained on, where that is known.
+    pub seen: Option<Seen>,
     places: HashMap<String, usize>,
 }
 
@@ -100,6 +106,8 @@ struct Description {
     parts_of_speech: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tagging: Option<Tagging>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timing: Option<Timing>,
 }
 
 impl Packs {
@@ -112,8 +120,8 @@ impl Packs {
         parts_of_speech: bool,
     ) -> Self {
         let places = clips.iter().enumerate().map(|(place, clip)| (clip.clip_id.clone(), place)).collect();
-        let (tagging, causal) = (None, None);
-        Self { clips, global, locals, global_mode, parts_of_speech, tagging, causal, places }
+        let (tagging, timing, causal, seen) = (None, None, None, None);
+        Self { clips, global, locals, global_mode, parts_of_speech, tagging, timing, causal, seen, places }
     }
 
     /// Length of a vector.
@@ -190,7 +198,8 @@ impl Packs {
             causal.save(&self.clips, folder)?;
         }
         let (global_mode, parts_of_speech) = (self.global_mode, self.parts_of_speech);
-        let description = Description { dim: self.dim(), global_mode, parts_of_speech, tagging: self.tagging };
+        let (tagging, timing) = (self.tagging, self.timing);
+        let description = Description { dim: self.dim(), global_mode, parts_of_speech, tagging, timing };
         write_json(&folder.join("packs.json"), &description)
     }
 
@@ -214,7 +223,8 @@ impl Packs {
             });
         }
         let mut packs = Self::new(clips, global, locals, description.global_mode, description.parts_of_speech);
-        packs.tagging = description.tagging;
+        (packs.tagging, packs.timing) = (description.tagging, description.timing);
+        packs.seen = Seen::load(folder)?;
         let path = folder.join("locals.csv");
         let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
         let columns = Columns::of(&path, &mut reader)?;
@@ -225,8 +235,10 @@ impl Packs {
             let row = row.map_err(|error| broken(&path, &error))?;
             let bad = |text: &str| StageError::new(format!("`{}`: `{text}` is no number", path.display()));
             let number = |column: usize| row[column].parse::<usize>().map_err(|_| bad(&row[column]));
-            let frames =
-                row[frames].split(' ').map(|text| text.parse().map_err(|_| bad(text))).collect::<Result<_>>()?;
+            let frames = row[frames]
+                .split_whitespace()
+                .map(|text| text.parse().map_err(|_| bad(text)))
+                .collect::<Result<_>>()?;
             let local =
                 Local { utterance: number(numbers[0])?, word: number(numbers[1])?, frames, row: number(numbers[2])? };
             if packs.locals.shape.first().is_none_or(|&rows| local.row >= rows) {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::columns::{Columns, broken};
+use super::identity::Recording;
+use super::times::{self, Fault};
 use super::{captions, dialogue};
 use crate::stages::{Result, StageError};
 
@@ -23,7 +25,8 @@ pub struct Clip {
     /// `train`, `val`, `test`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// What clips may not be independent over: a session, a source video. The clip itself when not given.
+    /// What clips may not be independent over: a session, a source video. When not given, the session of an id as in
+    /// the Seamless dataset (see `identity.rs`), else the clip itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// In order of time, or the captions of the clip.
@@ -49,6 +52,9 @@ pub struct Utterance {
     /// Seconds from the start of the clip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<f64>,
+    /// The picture that goes with it, as the transcript names it: `frames/clip_001/frame_0001.jpg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_path: Option<String>,
     /// What the picture shows, in words: for the control that gives the model the truth as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oracle_text: Option<String>,
@@ -64,6 +70,9 @@ pub struct Utterance {
     /// Its number in the clip as it stands in the file, which a selection of captions does not change.
     #[serde(skip)]
     pub index: usize,
+    /// What was wrong with its times.
+    #[serde(skip)]
+    pub fault: Option<Fault>,
 }
 
 /// One word of an utterance.
@@ -93,6 +102,9 @@ pub struct Word {
     /// Characters `span.0..span.1` of the utterance's text.
     #[serde(skip)]
     pub span: (usize, usize),
+    /// What is wrong with its times.
+    #[serde(skip)]
+    pub fault: Option<Fault>,
 }
 
 impl Word {
@@ -141,8 +153,8 @@ pub struct Selection {
 /// Reads the clips of `path` in the order of the file (of a folder of JSON: by file name).
 ///
 /// `path` is a captions CSV, a `.jsonl` of [`Clip`]s, one JSON transcript, or a folder with `transcripts.jsonl`,
-/// `captions.csv` or JSON transcripts. Fails when a clip id stands twice, a word does not stand in its text, times or
-/// the selection fit nothing.
+/// `captions.csv` or JSON transcripts. Times that cannot be right are taken away and remembered as the word's `fault`.
+/// Fails when a clip id stands twice, a word does not stand in its text, or the selection fits nothing.
 pub fn load(path: &Path, selection: &Selection) -> Result<Vec<Clip>> {
     let mut clips = read(path)?;
     if let Some(splits) = &selection.splits {
@@ -199,12 +211,13 @@ fn read(path: &Path) -> Result<Vec<Clip>> {
     } else {
         match path.extension().and_then(|end| end.to_str()) {
             Some("csv") => captions::read(path)?,
+            Some("jsonl") if dialogue::has_segments(path)? => vec![dialogue::read_file(path)?],
             Some("jsonl") => read_lines(path)?,
-            Some("json") => vec![dialogue::read_file(path)?],
+            Some("json" | "txt") => vec![dialogue::read_file(path)?],
             _ => {
                 return Err(StageError::hint(
                     format!("`{}` is no text that can be read", path.display()),
-                    "give a captions .csv, a .jsonl, a .json transcript or a folder of these",
+                    "give a captions .csv, a .jsonl, a .json or .txt transcript, or a folder of these",
                 ));
             }
         }
@@ -221,6 +234,10 @@ fn read(path: &Path) -> Result<Vec<Clip>> {
             settle(utterance).map_err(|message| {
                 StageError::new(format!("`{}`, clip `{}`, utterance {index}: {message}", path.display(), clip.clip_id))
             })?;
+            times::review(utterance);
+        }
+        if clip.group.is_none() {
+            clip.group = Recording::of(&clip.clip_id).map(|recording| recording.session());
         }
         clip.utterances.retain(|utterance| !utterance.words.is_empty());
     }
@@ -265,10 +282,6 @@ pub(super) fn settle(utterance: &mut Utterance) -> std::result::Result<(), Strin
         place(&utterance.text, &utterance.words, true).or_else(|_| place(&utterance.text, &utterance.words, false))?;
     for (word, span) in utterance.words.iter_mut().zip(spans) {
         word.span = span;
-        let backwards = matches!((word.start, word.end), (Some(start), Some(end)) if end < start);
-        if backwards || [word.start, word.end].into_iter().flatten().any(|time| !time.is_finite()) {
-            return Err(format!("word `{}` has times that make no interval", word.text));
-        }
     }
     Ok(())
 }

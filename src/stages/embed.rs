@@ -26,6 +26,7 @@ use crate::social::packs::write_json;
 use crate::social::pooling::{self, Pool, Positions};
 use crate::social::prompt::{EmbeddingScale, Inject, Prompt};
 use crate::social::samples::{self, Sequence};
+use crate::social::seen;
 use crate::social::transcripts::{self, Clip};
 
 /// See the module.
@@ -318,6 +319,9 @@ impl Stage for Embed {
         let path = context.folder().join("embeddings.npz");
         npy::write_npz(&path, named.iter().map(|(name, array)| (name.as_str(), *array)))?;
         write_clips(context, &clips)?;
+        if packs.is_some() {
+            seen::pass_on(&inputs.get("packs")?.path, context.folder())?;
+        }
         let mut summary = Summary::new();
         summary.insert("clips".into(), clips.len().into());
         summary.insert("layers".into(), layers.len().into());

@@ -17,6 +17,7 @@ use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, Stage
 use crate::models::device;
 use crate::models::dinov2::{Dinov2, Dinov2Config, PositionResampling};
 use crate::npy::Array;
+use crate::social::seen;
 use crate::stats::random::Streams;
 use crate::vision::features;
 use crate::vision::frames::{Manifest, Picture, Reader};
@@ -59,7 +60,8 @@ pub struct Config {
     /// What makes the features.
     #[serde(default)]
     pub method: Method,
-    /// For `dinov2`: the model; `model:vision` when not set.
+    /// For `dinov2`: the model; `model:vision` when not set. Where its folder has `seen_clips.csv`, the record goes with
+    /// the features.
     #[serde(default)]
     #[schemars(extend("x-accepts" = ["encoder"]))]
     pub encoder: Option<Reference>,
@@ -155,7 +157,7 @@ impl Config {
 
 impl Stage for EncodeFrames {
     const KIND: &'static str = "encode_frames";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Turns every frame into a feature vector";
     const GIVES: &'static [&'static str] = &["features"];
     const ON_DEVICE: bool = true;
@@ -246,6 +248,12 @@ impl Stage for EncodeFrames {
         summary.insert("clips".into(), manifest.clips().len().into());
         summary.insert("dim".into(), features.shape[1].into());
         summary.insert("spread".into(), spread.into());
+        if let Some(encoder) = inputs.optional("encoder")
+            && let Some(seen) = seen::pass_on(&encoder.path, context.folder())?
+        {
+            let clips = manifest.clips().into_iter().map(|clip| manifest.frames[clip.start].clip_id.as_str());
+            summary.insert("clips_seen_by_encoder".into(), seen.count(clips).into());
+        }
         Ok(summary)
     }
 }

@@ -132,6 +132,13 @@ pub fn group_of(clip_id: &str, pattern: &regex::Regex) -> Result<String> {
     })
 }
 
+/// The number of a frame's file: the last run of digits of its name without ending.
+pub fn number_of(path: &Path) -> Option<u64> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let after = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
+    after[after.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse().ok()
+}
+
 /// Clip id → its images as (number, path), in the order of the numbers.
 fn clips_below(root: &Path) -> Result<BTreeMap<String, Vec<(u64, PathBuf)>>> {
     let mut folders: BTreeMap<PathBuf, Vec<(u64, PathBuf)>> = BTreeMap::new();
@@ -142,10 +149,7 @@ fn clips_below(root: &Path) -> Result<BTreeMap<String, Vec<(u64, PathBuf)>>> {
         if !entry.file_type().is_file() || !matches!(ending.as_deref(), Some("jpg" | "jpeg" | "png")) {
             continue;
         }
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let after = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let digits = &after[after.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
-        let number = digits.parse().map_err(|_| {
+        let number = number_of(path).ok_or_else(|| {
             StageError::hint(
                 format!("`{}` has no number that could be its place", path.display()),
                 "frames are named like `frame_000001.jpg`",

@@ -236,7 +236,7 @@ impl Labels {
                     "make the features of the same clips as the labels",
                 )
             };
-            let frames = features.clips.get(clip).ok_or_else(missing)?;
+            let frames = &features.clips.get(clip).ok_or_else(missing)?.rows;
             let rows: Vec<usize> = match (self.unit, at) {
                 (Unit::Frame, Some(at)) => {
                     frames.iter().filter(|(time, _)| milliseconds(*time) == *at).map(|&(_, row)| row).collect()

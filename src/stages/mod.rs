@@ -14,6 +14,7 @@ pub mod encode_text;
 pub mod estimate;
 pub mod extract_frames;
 pub mod frame_manifest;
+pub mod import_packs;
 pub mod kind;
 pub mod linear_probe;
 pub mod note;
@@ -44,6 +45,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<encode_text::EncodeText>(),
         Kind::of::<linear_probe::LinearProbe>(),
         Kind::of::<scene_packs::ScenePacks>(),
+        Kind::of::<import_packs::ImportPacks>(),
         Kind::of::<pretrain_lm::PretrainLm>(),
         Kind::of::<train_projector::TrainProjector>(),
         Kind::of::<train_lora::TrainLora>(),

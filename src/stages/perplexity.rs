@@ -84,6 +84,9 @@ pub struct Config {
     /// Of several captions of a clip this one, from 1; 0 takes all.
     #[serde(default = "caption_index")]
     pub caption_index: usize,
+    /// Evaluate clips that the encoder of the vectors was trained on (where its `seen_clips.csv` tells).
+    #[serde(default)]
+    pub allow_seen_clips: bool,
     /// What one sample is.
     #[serde(default)]
     pub samples: Option<Samples>,
@@ -247,6 +250,7 @@ impl Stage for Perplexity {
             config.packs = None;
             config.projector = None;
             config.substitute = Substitute::Nothing;
+            config.allow_seen_clips = false;
             config.embedding_scale = Some(EmbeddingScale::default());
             config.disabled = Some(Disabled::default());
             (config.norm_epsilon, config.norm_clamp) = (None, None);
@@ -299,6 +303,7 @@ impl Stage for Perplexity {
             trained.check_language(&language, inputs)?;
             seen = trained.check_seen(&clips, &config.split)?;
         }
+        let seen_by_encoder = material::check_encoder(packs.as_ref(), &clips, config.allow_seen_clips)?;
         let prompt = config.prompt(inject);
         let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
         let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
@@ -342,6 +347,9 @@ impl Stage for Perplexity {
         summary.insert("targets_digest".into(), samples::targets_digest(&clips, &sequences).into());
         if let Some(seen) = seen {
             summary.insert("clips_seen_in_training".into(), seen.into());
+        }
+        if let Some(seen) = seen_by_encoder {
+            summary.insert("clips_seen_by_encoder".into(), seen.into());
         }
         Ok(summary)
     }

@@ -18,6 +18,7 @@ use crate::social::columns::{Columns, broken};
 use crate::social::judgments::{Judgments, read_names, write_square};
 use crate::social::packs::write_json;
 use crate::social::pooling::{Pool, Positions};
+use crate::social::seen::Seen;
 use crate::stats::inference::{Chosen, Inference, LayerFigures, Settings};
 use crate::stats::pairs::{Judged, MOST_WEIGHT, Modelled};
 use crate::stats::permutation::Side;
@@ -152,6 +153,9 @@ pub struct Config {
     /// Seed of permutations, draws, folds and splits of participants.
     #[serde(default)]
     pub rsa_seed: u64,
+    /// Compare clips that the encoder behind the vectors was trained on (where its `seen_clips.csv` tells).
+    #[serde(default)]
+    pub allow_seen_clips: bool,
 }
 
 fn pool() -> Pool {
@@ -303,6 +307,9 @@ impl Stage for Rsa {
         if config.clips == Clips::Common {
             judgments = judgments.only(|clip| vectors.has(clip));
         }
+        let seen = Seen::load(&inputs.get("embeddings")?.path)?;
+        let judged = judgments.clips.iter().map(String::as_str);
+        let seen = seen.map(|seen| seen.check(judged, config.allow_seen_clips)).transpose()?;
         let held_out = match &config.held_out {
             Some(split) => {
                 let tested = clips_of(&inputs.get("splits")?.path, split)?;
@@ -323,6 +330,9 @@ impl Stage for Rsa {
         if let Some((all, repeated)) = repeated {
             summary.insert("trials".into(), all.into());
             summary.insert("repeated_trials".into(), repeated.into());
+        }
+        if let Some(seen) = seen {
+            summary.insert("clips_seen_by_encoder".into(), seen.into());
         }
         if let Some((split, part)) = held_out {
             let tested = tested(config, split, &part, &vectors, &results)?;

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::estimate::Size;
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
-use crate::social::alignment;
 use crate::social::columns::{Columns, broken};
 use crate::social::packs::{Causal, GlobalMode, Local, PackedClip, Packs, Tagging};
 use crate::social::placement::{FrameOrder, LocalWords};
+use crate::social::seen::Seen;
 use crate::social::tagger::{self, Coverage};
+use crate::social::times::{self, Timing};
 use crate::social::transcripts::{self, Clip, Selection, Utterance, Word};
+use crate::social::{alignment, original};
 
 /// See the module.
 pub struct ScenePacks;
@@ -37,15 +39,20 @@ pub enum LocalFrame {
     ClipMean,
 }
 
-/// What to do about words without times.
+/// What to do about words without times, those whose times are unusable among them. A word's own times always win.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WordTimes {
     /// They must be given.
     #[default]
     Given,
-    /// Words without times are spread evenly over the time of their utterance.
+    /// Words have none: they share the frame of their utterance, which is the one of its `frame_path`, else the one at its
+    /// time.
+    None,
+    /// They are spread evenly over the time of their utterance.
     Spread,
+    /// Words without times get no local token, as in the original's packs of dialogues.
+    Skip,
 }
 
 /// Settings of `scene_packs`.
@@ -97,6 +104,9 @@ pub struct Config {
     #[serde(default = "local_cap")]
     #[schemars(range(min = 1))]
     pub local_cap: usize,
+    /// Write the packs in the original project's form too, into the folder `original` of the artifact.
+    #[serde(default)]
+    pub write_original: bool,
 }
 
 fn window_pad() -> f64 {
@@ -112,9 +122,17 @@ fn local_cap() -> usize {
     50
 }
 
+impl Config {
+    /// Are words left out because the local frame needs a time that they lack?
+    fn skips(&self) -> bool {
+        let needs_times = self.causal || matches!(self.local_frame, LocalFrame::Nearest | LocalFrame::WindowMean);
+        needs_times && self.word_times == WordTimes::Skip
+    }
+}
+
 impl Stage for ScenePacks {
     const KIND: &'static str = "scene_packs";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Joins text and frame features into the vectors of each clip's global and local social tokens";
     const GIVES: &'static [&'static str] = &["packs"];
@@ -155,8 +173,24 @@ impl Stage for ScenePacks {
             ));
         }
         let coverage = tagger::fill(&mut clips, config.tagger, config.tagger_view);
-        let (packs, unseen) = pack(config, &clips, coverage, &features)?;
+        for clip in &mut clips {
+            if let Some(end) = features.of(clip)?.end {
+                times::cut(clip, end);
+            }
+        }
+        let timing = Timing::of(&clips);
+        let (mut packs, unseen) = pack(config, &clips, coverage, &features)?;
+        packs.timing = Some(timing);
         packs.save(context.folder())?;
+        if let Some(mut seen) = Seen::load(&inputs.get("features")?.path)? {
+            for clip in &clips {
+                seen.alias(&features.of(clip)?.clip, &clip.clip_id);
+            }
+            seen.save(context.folder())?;
+        }
+        if config.write_original {
+            original::write(&context.folder().join("original"), &clips, &packs)?;
+        }
         let mut summary = Summary::new();
         summary.insert("clips".into(), packs.clips.len().into());
         summary.insert("locals".into(), packs.locals.shape[0].into());
@@ -169,6 +203,10 @@ impl Stage for ScenePacks {
         if config.causal {
             summary.insert("words_before_the_first_frame".into(), unseen.into());
         }
+        summary.insert("words_timed".into(), timing.timed.into());
+        summary.insert("words_untimed".into(), timing.untimed.into());
+        summary.insert("words_mistimed".into(), timing.mistimed.into());
+        summary.insert("words_overlapping".into(), timing.overlapping.into());
         Ok(summary)
     }
 }
@@ -176,8 +214,19 @@ impl Stage for ScenePacks {
 /// Features of frames, by clip.
 pub(super) struct FrameFeatures {
     values: Array<f32>,
-    /// Clip → (time, row) of its frames, in order of time.
-    pub(super) clips: HashMap<String, Vec<(f64, usize)>>,
+    pub(super) clips: HashMap<String, Frames>,
+    /// Folder and name of a picture → its clip and time.
+    pictures: HashMap<(String, String), (String, f64)>,
+}
+
+/// The frames of a clip.
+pub(super) struct Frames {
+    /// What they call the clip.
+    clip: String,
+    /// (time, row), in order of time.
+    pub(super) rows: Vec<(f64, usize)>,
+    /// Where the clip ends in seconds: a frame's time behind the last frame. `None` for a single frame.
+    end: Option<f64>,
 }
 
 impl FrameFeatures {
@@ -186,8 +235,9 @@ impl FrameFeatures {
         let path = folder.join("frames.csv");
         let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
         let columns = Columns::of(&path, &mut reader)?;
-        let (id, time) = (columns.need("clip_id")?, columns.need("t_sec")?);
+        let (id, time, picture) = (columns.need("clip_id")?, columns.need("t_sec")?, columns.find("frame_path"));
         let mut clips: HashMap<String, Vec<(f64, usize)>> = HashMap::new();
+        let mut pictures = HashMap::new();
         let mut rows = 0;
         for row in reader.records() {
             let row = row.map_err(|error| broken(&path, &error))?;
@@ -196,6 +246,9 @@ impl FrameFeatures {
                     StageError::new(format!("`{}`, line {}: `{}` is no time", path.display(), rows + 2, &row[time]))
                 })?;
             clips.entry(row[id].to_owned()).or_default().push((seconds, rows));
+            if let Some(picture) = picture {
+                pictures.insert(picture_name(&row[picture], &row[id]), (row[id].to_owned(), seconds));
+            }
             rows += 1;
         }
         if values.shape.len() != 2 || values.shape[0] != rows {
@@ -208,8 +261,34 @@ impl FrameFeatures {
         if let Some(row) = (0..rows).find(|&row| values.row(row).iter().any(|value| !value.is_finite())) {
             return Err(StageError::new(format!("`{}`: features of frame {row} are not finite", folder.display())));
         }
-        clips.values_mut().for_each(|frames| frames.sort_by(|a, b| a.0.total_cmp(&b.0)));
-        Ok(Self { values, clips })
+        let clips = clips.into_iter().map(|(clip, mut rows)| {
+            rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let times: Vec<f64> = rows.iter().map(|&(time, _)| time).collect();
+            (clip.clone(), Frames { clip, rows, end: alignment::end(&times) })
+        });
+        Ok(Self { values, clips: clips.collect(), pictures })
+    }
+
+    /// The frames of a clip: those under its id, else those of the one clip that its utterances' pictures belong to (a
+    /// conversation need not be named as its video).
+    fn of(&self, clip: &Clip) -> Result<&Frames> {
+        let of_pictures = || {
+            let clips = clip.utterances.iter().filter_map(|utterance| Some(&self.picture(clip, utterance)?.0));
+            let mut clips: Vec<&String> = clips.collect();
+            clips.dedup();
+            if clips.len() == 1 { self.clips.get(clips[0]) } else { None }
+        };
+        self.clips.get(&clip.clip_id).or_else(of_pictures).ok_or_else(|| {
+            StageError::hint(
+                format!("clip `{}` of the text has no frame features", clip.clip_id),
+                "make text and frames of the same clips, with the same `clip_id`",
+            )
+        })
+    }
+
+    /// Clip and time of an utterance's picture, if it names one that is there.
+    fn picture(&self, clip: &Clip, utterance: &Utterance) -> Option<&(String, f64)> {
+        self.pictures.get(&picture_name(utterance.frame_path.as_ref()?, &clip.clip_id))
     }
 
     /// Adds a clip: the mean of its frames up to each one, summed in f64.
@@ -235,6 +314,15 @@ impl FrameFeatures {
     }
 }
 
+/// What two ways of naming a picture have in common: the folder that it lies in (a folder `frames` is passed over, and
+/// without any it is the clip) and its name.
+fn picture_name(path: &str, clip_id: &str) -> (String, String) {
+    let mut parts = path.rsplit(['/', '\\']);
+    let name = parts.next().unwrap_or_default();
+    let folder = parts.find(|part| !matches!(*part, "frames" | "." | "")).unwrap_or(clip_id);
+    (folder.to_owned(), name.to_owned())
+}
+
 /// The packs, and how many words are without a local token because they end before the first frame.
 fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFeatures) -> Result<(Packs, usize)> {
     let dim = features.values.shape[1];
@@ -242,12 +330,7 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
     let (mut packed, mut global, mut local_values, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let (mut causal, mut unseen) = (Causal { means: Array::new([0, dim], Vec::new()), frames: Vec::new() }, 0);
     for clip in clips {
-        let frames = features.clips.get(&clip.clip_id).ok_or_else(|| {
-            StageError::hint(
-                format!("clip `{}` of the text has no frame features", clip.clip_id),
-                "make text and frames of the same clips, with the same `clip_id`",
-            )
-        })?;
+        let frames = &features.of(clip)?.rows;
         let times: Vec<f64> = frames.iter().map(|&(time, _)| time).collect();
         let order = config.frame_order.order(&clip.clip_id, frames.len(), config.control_seed);
         let rows: Vec<usize> = order.into_iter().map(|frame| frames[frame].1).collect();
@@ -260,8 +343,12 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
         for (place, utterance) in clip.utterances.iter().enumerate() {
             let taken = if clip.captions { 0 } else { locals.len() };
             let end = utterance.end.or_else(|| clip.utterances.get(place + 1)?.start);
-            let kept = config.local_words.chosen(&clip.clip_id, utterance, &config.pos_set, config.control_seed);
-            for (word, frames) in choose(config, utterance, end, &times, &kept, taken)
+            let mut kept = config.local_words.chosen(&clip.clip_id, utterance, &config.pos_set, config.control_seed);
+            if config.skips() {
+                kept.retain(|&word| utterance.words[word].middle().is_some());
+            }
+            let shared = if config.word_times == WordTimes::None { shared(clip, utterance, features)? } else { None };
+            for (word, frames) in choose(config, utterance, end, shared, &times, &kept, taken)
                 .map_err(|word| no_time(clip, utterance, &utterance.words[word]))?
             {
                 if frames.is_empty() {
@@ -285,13 +372,30 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
     Ok((packs, unseen))
 }
 
+/// The time that the words of an utterance share: that of its picture, else its own.
+fn shared(clip: &Clip, utterance: &Utterance, features: &FrameFeatures) -> Result<Option<(f64, f64)>> {
+    let Some(path) = &utterance.frame_path else {
+        return Ok(utterance.start.or(utterance.end).map(|time| (time, utterance.end.unwrap_or(time))));
+    };
+    let own = &features.of(clip)?.clip;
+    let Some((_, time)) = features.picture(clip, utterance).filter(|(clip, _)| clip == own) else {
+        return Err(StageError::hint(
+            format!("clip `{}`, utterance {}: `{path}` is none of the clip's frames", clip.clip_id, utterance.index),
+            "take the frames with `frame_manifest` or a manifest, which keep the names of files, or set \
+             `word_times = \"spread\"`, which goes by the utterance's time",
+        ));
+    };
+    Ok(Some((*time, *time)))
+}
+
 /// (word, frames) of each local token of one utterance (no frames: it ends before the first one); `Err` is a word without
 /// the times that are needed. `kept` are its words that may have one, of which `taken` fewer than the clip's cap are left;
-/// `end` closes an utterance whose words are spread.
+/// `end` closes an utterance whose words are spread; `shared` is the time of words without their own.
 fn choose(
     config: &Config,
     utterance: &Utterance,
     end: Option<f64>,
+    shared: Option<(f64, f64)>,
     times: &[f64],
     kept: &[usize],
     taken: usize,
@@ -299,7 +403,7 @@ fn choose(
     let first = kept.iter().copied().take(config.local_cap.saturating_sub(taken)).enumerate();
     first
         .map(|(rank, word)| {
-            let span = || word_time(config, utterance, end, word).ok_or(word);
+            let span = || word_time(config, utterance, end, word).or(shared).ok_or(word);
             let times = if config.causal { seen(times, span()?.1) } else { times };
             let frames = match config.local_frame {
                 _ if times.is_empty() => Vec::new(),
@@ -330,7 +434,7 @@ fn word_time(config: &Config, utterance: &Utterance, end: Option<f64>, word: usi
     if let Some(middle) = known.middle() {
         return Some((known.start.unwrap_or(middle), known.end.unwrap_or(middle)));
     }
-    if config.word_times == WordTimes::Given {
+    if config.word_times != WordTimes::Spread {
         return None;
     }
     let (start, count) = (utterance.start?, utterance.words.len() as f64);
@@ -340,135 +444,18 @@ fn word_time(config: &Config, utterance: &Utterance, end: Option<f64>, word: usi
 
 fn no_time(clip: &Clip, utterance: &Utterance, word: &Word) -> StageError {
     let hint = if utterance.start.is_some() {
-        "set `word_times = \"spread\"` to spread words over their utterance, or `local_frame = \"rank_uniform\"`"
+        "set `word_times` to `spread` (over the utterance's time), `none` (all words at the utterance's frame) or `skip` (no \
+         local token), or `local_frame = \"rank_uniform\"`"
     } else {
-        "set `local_frame = \"rank_uniform\"`, which needs no times, or give each word `start` and `end`"
+        "set `local_frame = \"rank_uniform\"`, which needs no times, or `word_times = \"skip\"` (no local token), or give \
+         each word `start` and `end`"
     };
+    let why = word.fault.map(|fault| format!(" that can be used: it {}", fault.describe())).unwrap_or_default();
     StageError::hint(
-        format!("word `{}` of clip `{}`, utterance {} has no time", word.text, clip.clip_id, utterance.index),
+        format!("word `{}` of clip `{}`, utterance {} has no time{why}", word.text, clip.clip_id, utterance.index),
         hint,
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Input;
-    use super::*;
-
-    fn run(text: &str, settings: serde_json::Value) -> Result<Packs> {
-        let folder = tempfile::tempdir().unwrap();
-        let (text_path, features, out) =
-            (folder.path().join("t.jsonl"), folder.path().join("features"), folder.path().join("out"));
-        std::fs::create_dir(&features).unwrap();
-        std::fs::create_dir(&out).unwrap();
-        std::fs::write(&text_path, text).unwrap();
-        // Frames of `b` stand before those of `a` and out of order: vector (clip, time).
-        let frames = "clip_id,split,t_sec\nb,train,1.0\nb,train,0.0\na,train,0.0\na,train,2.0\na,train,4.0\n";
-        std::fs::write(features.join("frames.csv"), frames).unwrap();
-        let values = vec![-1.0f32, 1.0, -1.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 4.0];
-        npy::write(&features.join("features.npy"), &Array::new([5, 2], values)).unwrap();
-        let mut inputs = Inputs::default();
-        for (field, path) in [("text", text_path), ("features", features)] {
-            inputs.insert(field, Input { reference: String::new(), path, digest: String::new() });
-        }
-        let mut fields = serde_json::json!({"text": "data:text", "features": "data:features"});
-        fields.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let config: Config = serde_json::from_value(fields).unwrap();
-        ScenePacks::run(&config, &inputs, &Context::plain(&out, "cpu"))?;
-        Packs::load(&out)
-    }
-
-    const TEXT: &str = r#"{"clip_id":"a","split":"train","utterances":[{"text":"dogs run fast","start":0.0,"end":3.0,"words":[{"text":"dogs","pos":"NOUN","start":0.5,"end":1.5},{"text":"run","pos":"VERB","start":3.5,"end":4.5},{"text":"fast","pos":"ADV"}]}]}
-{"clip_id":"b","utterances":[{"text":"yes"}]}"#;
-
-    #[test]
-    fn words_take_their_frames() {
-        let packs = run(TEXT, serde_json::json!({})).unwrap();
-        assert_eq!(packs.global.values, [1.0, 2.0, -1.0, 0.5]);
-        // `dogs` lies midway between the frames at 0 and 2: the earlier one.
-        assert_eq!(packs.locals.values, [1.0, 0.0, 1.0, 4.0]);
-        assert_eq!(packs.clips[0].locals[1], Local { utterance: 0, word: 1, frames: vec![2], row: 1 });
-        let mean = run(TEXT, serde_json::json!({"local_frame": "window_mean"})).unwrap();
-        assert_eq!(mean.locals.values, [1.0, 1.0, 1.0, 4.0]);
-        let flat = run(TEXT, serde_json::json!({"local_frame": "clip_mean", "local_cap": 1})).unwrap();
-        assert_eq!(flat.locals.values, [1.0, 2.0]);
-        let narrow = run(TEXT, serde_json::json!({"pos_set": ["ADV"], "local_frame": "rank_uniform"})).unwrap();
-        assert_eq!(narrow.clips[0].locals[0].frames, [1]);
-    }
-
-    #[test]
-    fn causal_words_see_no_frame_after_their_end() {
-        // Frames of `a` at 0, 2 and 4 s: `dogs` (0.5–1.5 s) has the first, `run` (3.5–4.5 s) the last before 4.5.
-        let near = run(TEXT, serde_json::json!({"causal": true})).unwrap();
-        assert_eq!(near.locals.values, [1.0, 0.0, 1.0, 4.0]);
-        let window = run(TEXT, serde_json::json!({"causal": true, "local_frame": "window_mean"})).unwrap();
-        assert_eq!(window.clips[0].locals[0].frames, [0], "the frame at 2 s is within the pad and after the word");
-        let mean = run(TEXT, serde_json::json!({"causal": true, "local_frame": "clip_mean"})).unwrap();
-        assert_eq!(mean.locals.values, [1.0, 0.0, 1.0, 2.0]);
-        // A word that is over before the first frame has none.
-        let early = TEXT.replace("\"start\":0.5,\"end\":1.5", "\"start\":-2.0,\"end\":-1.0");
-        let early = run(&early, serde_json::json!({"causal": true})).unwrap();
-        assert_eq!(early.clips[0].locals.iter().map(|local| (local.word, local.row)).collect::<Vec<_>>(), [(1, 0)]);
-        let error = run(TEXT, serde_json::json!({"causal": true, "local_frame": "rank_uniform"})).unwrap_err();
-        assert!(error.to_string().contains("cannot be causal"), "{error}");
-    }
-
-    #[test]
-    fn causal_means_are_over_the_frames_so_far() {
-        let packs = run(TEXT, serde_json::json!({"global_mode": "causal_mean"})).unwrap();
-        let causal = packs.causal.as_ref().unwrap();
-        assert_eq!(causal.means.values, [1.0, 0.0, 1.0, 1.0, 1.0, 2.0, -1.0, 0.0, -1.0, 0.5]);
-        assert_eq!(causal.frames[1], [(0.0, 3), (1.0, 4)]);
-        assert_eq!(packs.causal_row(0, Some(3.9)).unwrap(), 1);
-        assert!(run(TEXT, serde_json::json!({})).unwrap().causal.is_none());
-    }
-
-    #[test]
-    fn other_words_and_another_order_change_nothing_else() {
-        let plain = run(TEXT, serde_json::json!({"local_frame": "rank_uniform"})).unwrap();
-        let function = serde_json::json!({"local_words": "function", "local_frame": "rank_uniform"});
-        let words: Vec<usize> = run(TEXT, function).unwrap().clips[0].locals.iter().map(|local| local.word).collect();
-        assert_eq!(words, [2]);
-        let shuffled = |seed: u64| {
-            let settings =
-                serde_json::json!({"frame_order": "shuffled", "control_seed": seed, "local_frame": "rank_uniform"});
-            run(TEXT, settings).unwrap()
-        };
-        let mut orders = std::collections::BTreeSet::new();
-        for seed in 0..12 {
-            let packs = shuffled(seed);
-            assert!(packs.global.values.iter().zip(&plain.global.values).all(|(a, b)| (a - b).abs() < 1e-6));
-            assert_eq!(packs.clips[0].locals, plain.clips[0].locals);
-            orders.insert(packs.locals.values.iter().map(|value| value.to_bits()).collect::<Vec<_>>());
-        }
-        assert!(orders.len() > 2, "no seed gives another order");
-    }
-
-    #[test]
-    fn a_word_without_time_says_what_to_set() {
-        let error = run(TEXT, serde_json::json!({"pos_set": ["ADV"]})).unwrap_err().to_string();
-        assert!(error.contains("`fast`") && error.contains("word_times = \"spread\""), "{error}");
-        let spread = run(TEXT, serde_json::json!({"pos_set": ["ADV"], "word_times": "spread"})).unwrap();
-        assert_eq!(spread.clips[0].locals[0].frames, [1]);
-    }
-
-    #[test]
-    fn a_clip_without_features_is_named() {
-        let one_sided = TEXT.replace("\"b\"", "\"c\"");
-        let error = run(&one_sided, serde_json::json!({})).unwrap_err().to_string();
-        assert!(error.contains("clip `c`") && error.contains("hint:"), "{error}");
-    }
-
-    #[test]
-    fn words_without_parts_of_speech_are_tagged_unless_told_otherwise() {
-        let text = r#"{"clip_id":"b","utterances":[{"text":"yes two men walk","words":[{"text":"yes"},{"text":"two"},
-            {"text":"men"},{"text":"walk","pos":"NOUN"}]}]}"#;
-        let settings = |tagger| serde_json::json!({"tagger": tagger, "local_frame": "rank_uniform"});
-        let packs = run(&text.replace('\n', " "), settings("perceptron")).unwrap();
-        assert_eq!(packs.clips[0].locals.iter().map(|local| local.word).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(packs.tagging.unwrap().coverage, Coverage { given: 1, tagged: 3, none: 0 });
-        let packs = run("{\"clip_id\":\"b\",\"utterances\":[{\"text\":\"yes sir\"}]}", settings("none")).unwrap();
-        assert_eq!(packs.tagging.unwrap().coverage, Coverage { given: 0, tagged: 0, none: 2 });
-        assert_eq!(packs.locals.shape, [0, 2]);
-    }
-}
+mod tests;

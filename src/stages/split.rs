@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame_manifest::group_of;
 use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use crate::social::identity::Recording;
 use crate::social::transcripts::{self, Selection};
 use crate::stats::random::Streams;
 use crate::vision::frames::Manifest;
@@ -29,6 +30,50 @@ pub enum Method {
     Lists,
     /// The splits that the frames, the text or the table already have.
     Column,
+}
+
+/// What must not be shared between splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Apart {
+    /// The group that clips come with, or that `group_pattern` finds; for ids as in the Seamless dataset that come
+    /// without, their session.
+    Group,
+    /// The session in an id as in the Seamless dataset: `V00_S0809`.
+    Session,
+    /// The interaction in such an id, of which both persons have a clip: `V00_S0809_I00000582`.
+    Scene,
+    /// The person in such an id: `P0947`.
+    Person,
+}
+
+impl Apart {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Session => "session",
+            Self::Scene => "scene",
+            Self::Person => "person",
+        }
+    }
+
+    /// The clip's group, session, scene or person.
+    fn of(self, clip: &Clip) -> Result<String> {
+        let recording = || {
+            Recording::of(&clip.id).ok_or_else(|| {
+                StageError::hint(
+                    format!("`apart` names `{}`, which the id of clip `{}` does not tell", self.name(), clip.id),
+                    "ids like `V00_S0809_I00000582_P0947` do; for others say with `group_pattern` what belongs together",
+                )
+            })
+        };
+        Ok(match self {
+            Self::Group => clip.group.clone(),
+            Self::Session => recording()?.session(),
+            Self::Scene => recording()?.scene(),
+            Self::Person => recording()?.person(),
+        })
+    }
 }
 
 /// Settings of `split`.
@@ -66,9 +111,18 @@ pub struct Config {
     /// the clips come with.
     #[serde(default)]
     pub group_pattern: Option<String>,
+    /// What must not be shared between splits. Clips that share any of it, directly or over others, go together:
+    /// `["session", "person"]` keeps both apart.
+    #[serde(default = "apart")]
+    #[schemars(length(min = 1))]
+    pub apart: Vec<Apart>,
     /// Accept groups with clips in several splits.
     #[serde(default)]
     pub allow_shared_groups: bool,
+}
+
+fn apart() -> Vec<Apart> {
+    vec![Apart::Group]
 }
 
 fn fifth() -> f64 {
@@ -77,12 +131,14 @@ fn fifth() -> f64 {
 
 impl Stage for Split {
     const KIND: &'static str = "split";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Splits clips into train, val and test, keeping groups apart";
     const GIVES: &'static [&'static str] = &["split"];
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &super::Upstream) {
+        config.apart.sort_unstable();
+        config.apart.dedup();
         if config.method != Method::Fraction {
             (config.test, config.val, config.split_seed) = (fifth(), 0.0, 0);
         } else {
@@ -110,9 +166,10 @@ impl Stage for Split {
                 clip.group = group_of(&clip.id, &pattern)?;
             }
         }
+        let together = Together::of(&config.apart, &clips)?;
         match config.method {
-            Method::Fraction => by_fraction(config, &mut clips)?,
-            Method::Lists => by_lists(config, &mut clips)?,
+            Method::Fraction => by_fraction(config, &mut clips, &together)?,
+            Method::Lists => by_lists(config, &mut clips, &together)?,
             Method::Column => {
                 if let Some(table) = inputs.optional("table") {
                     by_table(&table.path, &mut clips)?;
@@ -124,22 +181,28 @@ impl Stage for Split {
                 clip.split = config.others.clone();
             }
         }
-        check(config, &clips)?;
+        check(config, &clips, &together)?;
 
         let path = context.folder().join("split.csv");
         let failed = |error: csv::Error| StageError::new(format!("`{}`: {error}", path.display()));
         let mut writer = csv::Writer::from_path(&path).map_err(failed)?;
-        writer.write_record(["clip_id", "group", "split"]).map_err(failed)?;
+        let by_group = config.apart == apart();
+        let header = ["clip_id", "group", "split"].into_iter().chain((!by_group).then_some("together"));
+        writer.write_record(header).map_err(failed)?;
         let mut summary = Summary::new();
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for clip in &clips {
+        for (clip, together) in clips.iter().zip(&together.sets) {
             let split = clip.split.as_deref().unwrap_or_default();
-            writer.write_record([clip.id.as_str(), &clip.group, split]).map_err(failed)?;
+            let record =
+                [clip.id.as_str(), &clip.group, split].into_iter().chain((!by_group).then_some(together.as_str()));
+            writer.write_record(record).map_err(failed)?;
             *counts.entry(split).or_default() += 1;
         }
         writer.flush().map_err(StageError::io(&path))?;
         summary.insert("clips".into(), clips.len().into());
-        summary.insert("groups".into(), clips.iter().map(|clip| &clip.group).collect::<BTreeSet<_>>().len().into());
+        let sizes = together.sizes();
+        summary.insert("groups".into(), sizes.len().into());
+        summary.insert("largest_group_clips".into(), sizes.values().max().copied().unwrap_or(0).into());
         for (split, count) in counts {
             summary.insert(format!("{split}_clips"), count.into());
         }
@@ -154,6 +217,60 @@ struct Clip {
     /// The clip's own id when nothing else is known.
     group: String,
     split: Option<String>,
+}
+
+/// The group of a clip that comes without: the session of an id as in the Seamless dataset, else the clip itself.
+fn group_by_id(clip_id: &str) -> String {
+    Recording::of(clip_id).map_or_else(|| clip_id.to_owned(), |recording| recording.session())
+}
+
+/// Which clips go together because they share a group, a session, a scene or a person.
+struct Together {
+    /// Of each clip, what it must not share: (`person`, `P0947`), ….
+    keys: Vec<Vec<(&'static str, String)>>,
+    /// Of each clip, the name of its set: of all that is shared in it, what comes first.
+    sets: Vec<String>,
+}
+
+impl Together {
+    fn of(apart: &[Apart], clips: &[Clip]) -> Result<Self> {
+        let keys = clips.iter().map(|clip| {
+            let keys = apart.iter().map(|apart| Ok((apart.name(), apart.of(clip)?)));
+            keys.collect::<Result<Vec<_>>>()
+        });
+        let keys: Vec<Vec<(&'static str, String)>> = keys.collect::<Result<_>>()?;
+        // Each key points to a smaller one of its set, or to itself.
+        let mut smaller: BTreeMap<&(&'static str, String), &(&'static str, String)> = BTreeMap::new();
+        for key in keys.iter().flatten() {
+            smaller.insert(key, key);
+        }
+        fn first<'a, K: Ord>(smaller: &BTreeMap<&'a K, &'a K>, key: &'a K) -> &'a K {
+            let mut key = key;
+            while let Some(next) = smaller.get(key).filter(|next| **next != key) {
+                key = *next;
+            }
+            key
+        }
+        for own in &keys {
+            for pair in own.windows(2) {
+                let (a, b) = (first(&smaller, &pair[0]), first(&smaller, &pair[1]));
+                let (low, high) = if a < b { (a, b) } else { (b, a) };
+                smaller.insert(high, low);
+            }
+        }
+        let sets = keys.iter().map(|own| own.first().map(|key| first(&smaller, key).1.clone()).unwrap_or_default());
+        let sets = sets.collect();
+        Ok(Self { keys, sets })
+    }
+
+    /// Number of clips of each set.
+    fn sizes(&self) -> BTreeMap<String, usize> {
+        let mut sizes = BTreeMap::new();
+        for set in &self.sets {
+            *sizes.entry(set.clone()).or_default() += 1;
+        }
+        sizes
+    }
 }
 
 /// The clips of frames (a folder or file with a manifest) or of text, in their order.
@@ -171,7 +288,7 @@ fn read_clips(path: &Path) -> Result<Vec<Clip>> {
             let frame = &manifest.frames[clip.start];
             Clip {
                 id: frame.clip_id.clone(),
-                group: frame.group.clone().unwrap_or_else(|| frame.clip_id.clone()),
+                group: frame.group.clone().unwrap_or_else(|| group_by_id(&frame.clip_id)),
                 split: Some(frame.split.clone()).filter(|split| !split.is_empty()),
             }
         });
@@ -185,18 +302,15 @@ fn read_clips(path: &Path) -> Result<Vec<Clip>> {
 }
 
 /// Whole groups, shuffled; each split takes groups while that brings it nearer to its number of clips.
-fn by_fraction(config: &Config, clips: &mut [Clip]) -> Result<()> {
+fn by_fraction(config: &Config, clips: &mut [Clip], together: &Together) -> Result<()> {
     for (name, part) in [("test", config.test), ("val", config.val), ("test + val", config.test + config.val)] {
         if !(0.0..=1.0).contains(&part) {
             return Err(StageError::hint(format!("`{name}` is {part}"), "give parts of all clips, from 0 to 1 in all"));
         }
     }
-    let mut sizes: BTreeMap<String, usize> = BTreeMap::new();
-    for clip in clips.iter() {
-        *sizes.entry(clip.group.clone()).or_default() += 1;
-    }
     // From sorted names, so that the order of the clips does not matter.
-    let mut groups: Vec<(String, usize)> = sizes.into_iter().collect();
+    let mut groups: Vec<(String, usize)> = together.sizes().into_iter().collect();
+    let largest = groups.iter().map(|(_, size)| *size).max().unwrap_or(0);
     Streams::new(config.split_seed, "split").named("groups").shuffle(&mut groups);
     let mut groups = groups.into_iter().peekable();
     let mut splits: BTreeMap<String, &str> = BTreeMap::new();
@@ -211,18 +325,20 @@ fn by_fraction(config: &Config, clips: &mut [Clip]) -> Result<()> {
         }
         if part > 0.0 && taken == 0 {
             return Err(StageError::hint(
-                format!("no group is small enough for `{split}`, which should have {wanted:.1} clips"),
-                "raise the part, name the groups with `method = \"lists\"`, or take another `split_seed`",
+                format!(
+                    "no group is small enough for `{split}`, which should have {wanted:.1} clips; the largest has {largest}"
+                ),
+                "raise the part, name the groups with `method = \"lists\"`, take another `split_seed`, or keep less `apart`",
             ));
         }
     }
-    for clip in clips {
-        clip.split = Some((*splits.get(&clip.group).unwrap_or(&"train")).to_owned());
+    for (clip, set) in clips.iter_mut().zip(&together.sets) {
+        clip.split = Some((*splits.get(set).unwrap_or(&"train")).to_owned());
     }
     Ok(())
 }
 
-fn by_lists(config: &Config, clips: &mut [Clip]) -> Result<()> {
+fn by_lists(config: &Config, clips: &mut [Clip], together: &Together) -> Result<()> {
     let mut named: BTreeMap<&str, &str> = BTreeMap::new();
     for (split, ids) in &config.ids {
         for id in ids {
@@ -235,9 +351,10 @@ fn by_lists(config: &Config, clips: &mut [Clip]) -> Result<()> {
         }
     }
     let mut used = BTreeSet::new();
-    for clip in clips {
+    for (clip, shared) in clips.iter_mut().zip(&together.keys) {
         clip.split = None;
-        for key in [clip.id.as_str(), clip.group.as_str()] {
+        let own = [clip.id.as_str(), clip.group.as_str()];
+        for key in own.into_iter().chain(shared.iter().map(|(_, key)| key.as_str())) {
             if let Some(split) = named.get(key) {
                 used.insert(key.to_owned());
                 clip.split.get_or_insert_with(|| (*split).to_owned());
@@ -275,7 +392,7 @@ fn by_table(path: &Path, clips: &mut [Clip]) -> Result<()> {
     Ok(())
 }
 
-fn check(config: &Config, clips: &[Clip]) -> Result<()> {
+fn check(config: &Config, clips: &[Clip], together: &Together) -> Result<()> {
     let without: Vec<&str> = clips.iter().filter(|clip| clip.split.is_none()).map(|clip| clip.id.as_str()).collect();
     if let Some(first) = without.first() {
         return Err(StageError::hint(
@@ -286,15 +403,18 @@ fn check(config: &Config, clips: &[Clip]) -> Result<()> {
     if config.allow_shared_groups {
         return Ok(());
     }
-    let mut first: BTreeMap<&str, &Clip> = BTreeMap::new();
-    for clip in clips {
-        let known = first.entry(&clip.group).or_insert(clip);
-        if known.split != clip.split {
+    let mut first: BTreeMap<&(&'static str, String), &Clip> = BTreeMap::new();
+    for (clip, keys) in clips.iter().zip(&together.keys) {
+        for key in keys {
+            let known = first.entry(key).or_insert(clip);
+            if known.split == clip.split {
+                continue;
+            }
             let split = |clip: &Clip| clip.split.clone().unwrap_or_default();
+            let (what, name) = key;
             return Err(StageError::hint(
                 format!(
-                    "group `{}` is in two splits: clip `{}` in `{}`, clip `{}` in `{}`",
-                    clip.group,
+                    "{what} `{name}` is in two splits: clip `{}` in `{}`, clip `{}` in `{}`",
                     known.id,
                     split(known),
                     clip.id,
@@ -308,83 +428,4 @@ fn check(config: &Config, clips: &[Clip]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stages::Input;
-
-    const CAPTIONS: &str = "clip_id,split,group,caption\na_0,train,a,one\na_1,train,a,two\nb_0,test,b,three\n\
-                            c_0,train,c,four\nc_1,test,c,five\nd_0,,d,six\n";
-
-    fn run(settings: serde_json::Value, table: Option<&str>) -> Result<String> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut inputs = Inputs::default();
-        for (field, text) in [("clips", Some(CAPTIONS)), ("table", table)] {
-            let Some(text) = text else { continue };
-            let path = folder.path().join(format!("{field}.csv"));
-            std::fs::write(&path, text).unwrap();
-            inputs.insert(field, Input { reference: format!("data:{field}"), path, digest: String::new() });
-        }
-        let mut settings = settings;
-        settings["clips"] = "data:clips".into();
-        let config: Config = serde_json::from_value(settings).unwrap();
-        let out = tempfile::tempdir().unwrap();
-        Split::run(&config, &inputs, &Context::plain(out.path(), "cpu"))?;
-        Ok(std::fs::read_to_string(out.path().join("split.csv")).unwrap())
-    }
-
-    #[test]
-    fn fractions_keep_groups_whole_and_depend_on_the_seed() {
-        let mut seen = BTreeSet::new();
-        for seed in 0..8 {
-            let text = run(serde_json::json!({ "test": 0.34, "val": 0.17, "split_seed": seed }), None);
-            let Ok(text) = text else { continue };
-            let mut of: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            for line in text.lines().skip(1) {
-                let parts: Vec<&str> = line.split(',').collect();
-                of.entry(parts[1].into()).or_default().insert(parts[2].into());
-            }
-            assert!(of.values().all(|splits| splits.len() == 1), "{text}");
-            seen.insert(text);
-        }
-        assert!(seen.len() > 2);
-    }
-
-    #[test]
-    fn lists_name_clips_or_groups() {
-        let ids = serde_json::json!({ "method": "lists", "ids": { "test": ["a", "d_0"] }, "others": "train" });
-        let text = run(ids, None).unwrap();
-        let expected =
-            "clip_id,group,split\na_0,a,test\na_1,a,test\nb_0,b,train\nc_0,c,train\nc_1,c,train\nd_0,d,test\n";
-        assert_eq!(text, expected);
-        let message = |ids: serde_json::Value| {
-            run(serde_json::json!({ "method": "lists", "ids": ids }), None).unwrap_err().to_string()
-        };
-        assert!(message(serde_json::json!({ "test": ["a", "z"] })).contains("`z`, which is neither"));
-        assert!(
-            message(serde_json::json!({ "test": ["a"], "train": ["a"] })).contains("`a` for `test` and for `train`")
-        );
-        assert!(message(serde_json::json!({ "test": ["a", "b", "c"] })).contains("1 of 6 clips have no split"));
-    }
-
-    #[test]
-    fn a_group_in_two_splits_is_refused() {
-        let settings = serde_json::json!({ "method": "column", "others": "val" });
-        let message = run(settings, None).unwrap_err().to_string();
-        assert!(
-            message.contains("group `c` is in two splits: clip `c_0` in `train`, clip `c_1` in `test`"),
-            "{message}"
-        );
-        let settings = serde_json::json!({ "method": "column", "others": "val", "allow_shared_groups": true });
-        assert!(run(settings, None).unwrap().contains("d_0,d,val"));
-        // With every clip its own group nothing is shared.
-        let settings = serde_json::json!({ "method": "column", "others": "val", "group_pattern": "(.*)" });
-        assert!(run(settings, None).unwrap().contains("c_1,c_1,test"));
-    }
-
-    #[test]
-    fn a_table_replaces_what_the_clips_say() {
-        let table = "index,clip_id,split\n0,a_0,x\n1,a_1,x\n2,b_0,y\n3,c_0,y\n4,c_1,y\n5,d_0,y\n";
-        let text = run(serde_json::json!({ "method": "column", "table": "data:table" }), Some(table)).unwrap();
-        assert!(text.contains("a_1,a,x") && text.contains("c_0,c,y"), "{text}");
-    }
-}
+mod tests;

@@ -12,16 +12,16 @@ use crate::stages::{Result, StageError};
 /// `vit_base_patch14_dinov2` with LayerScale 1e-5 gives 1e-7; features of real encoders 0.1 and more.
 pub const SMALLEST_SPREAD: f64 = 1e-4;
 
-/// Writes `features.npy` (`[frames, dim]`), `frames.csv` (a line per row) and `features.json` (`dim`, and what is in
+/// Writes `features.npy` (`[frames, dim]`), `frames.csv` (a line per row, with the picture's path) and `features.json` (`dim`, and what is in
 /// `description`).
 pub fn write(folder: &Path, manifest: &Manifest, features: &Array<f32>, mut description: Value) -> Result<()> {
     npy::write(&folder.join("features.npy"), features)?;
     let path = folder.join("frames.csv");
     let failed = |error: csv::Error| StageError::new(format!("`{}`: {error}", path.display()));
     let mut writer = csv::Writer::from_path(&path).map_err(failed)?;
-    writer.write_record(["clip_id", "split", "t_sec"]).map_err(failed)?;
+    writer.write_record(["clip_id", "split", "t_sec", "frame_path"]).map_err(failed)?;
     for frame in &manifest.frames {
-        writer.write_record([&frame.clip_id, &frame.split, &seconds(frame.t_sec)]).map_err(failed)?;
+        writer.write_record([&frame.clip_id, &frame.split, &seconds(frame.t_sec), &frame.path]).map_err(failed)?;
     }
     writer.flush().map_err(StageError::io(&path))?;
     description["dim"] = features.shape[1].into();
@@ -32,27 +32,40 @@ pub fn write(folder: &Path, manifest: &Manifest, features: &Array<f32>, mut desc
 /// 1 − mean cosine between the mean features of different clips, 0 when that of a clip is zero; `None` for fewer than two
 /// clips or values that are not finite.
 pub fn spread_between_clips(manifest: &Manifest, features: &Array<f32>) -> Option<f64> {
-    let clips = manifest.clips();
     let dim = features.shape[1];
-    let mut total = vec![0.0; dim];
-    for clip in &clips {
+    let mean_of = |rows: std::ops::Range<usize>| {
         let mut mean = vec![0.0; dim];
-        for row in clip.clone() {
+        for row in rows {
             mean.iter_mut().zip(features.row(row)).for_each(|(sum, &value)| *sum += f64::from(value));
         }
-        let norm = mean.iter().map(|value| value * value).sum::<f64>().sqrt();
+        mean
+    };
+    spread(manifest.clips().into_iter().map(mean_of))
+}
+
+/// The same where each row is a clip's vector.
+pub fn spread_of_rows(vectors: &Array<f32>) -> Option<f64> {
+    spread((0..vectors.shape[0]).map(|row| vectors.row(row).iter().map(|&value| f64::from(value)).collect()))
+}
+
+/// 1 − mean cosine between vectors, in whatever length.
+fn spread(vectors: impl Iterator<Item = Vec<f64>>) -> Option<f64> {
+    let (mut total, mut count) = (Vec::new(), 0.0);
+    for vector in vectors {
+        let norm = vector.iter().map(|value| value * value).sum::<f64>().sqrt();
         if norm == 0.0 {
             return Some(0.0);
         }
         if !norm.is_finite() {
             return None;
         }
-        total.iter_mut().zip(mean).for_each(|(sum, value)| *sum += value / norm);
+        total.resize(vector.len(), 0.0);
+        total.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value / norm);
+        count += 1.0;
     }
     // The squared length of the sum of n unit vectors is n plus twice the sum of their pairwise cosines.
-    let count = clips.len() as f64;
     let length: f64 = total.iter().map(|value| value * value).sum();
-    (clips.len() > 1).then(|| 1.0 - (length - count) / (count * (count - 1.0)))
+    (count > 1.0).then(|| 1.0 - (length - count) / (count * (count - 1.0)))
 }
 
 /// Fails when the features of different clips are all but the same, which is what a model gives whose weights were not
@@ -128,7 +141,7 @@ mod tests {
         let features = Array::new([2, 3], vec![0.5; 6]);
         write(folder.path(), &manifest, &features, serde_json::json!({ "method": "oracle" })).unwrap();
         let table = std::fs::read_to_string(folder.path().join("frames.csv")).unwrap();
-        assert_eq!(table, "clip_id,split,t_sec\na,train,0\na,train,0.333333\n");
+        assert_eq!(table, "clip_id,split,t_sec,frame_path\na,train,0,f.npy#0\na,train,0.333333,f.npy#1\n");
         assert_eq!(npy::read::<f32>(&folder.path().join("features.npy")).unwrap(), features);
         let json = std::fs::read_to_string(folder.path().join("features.json")).unwrap();
         assert!(json.contains("\"dim\": 3") && json.contains("\"method\": \"oracle\""), "{json}");

@@ -1,7 +1,8 @@
 //! The frame manifest: which pictures a clip has, and when each is shown.
 //!
 //! `manifest.csv` has the columns `split,clip_id,frame_path,t_sec` and optionally `group`. `t_sec` is in seconds from the
-//! start of the clip. `frame_path` is relative to the manifest and has one of three forms:
+//! start of the clip. `frame_path` is relative to the manifest's folder, or to the nearest folder above it in which the
+//! first picture is there, and has one of three forms:
 //! `a/frame_000001.png` (an image file), `frames.npy#7` (image 7 of a packed u8 array `[n, height, width, 3]`) and
 //! `pixels.safetensors#a.pixel_values#7` (item 7 of a tensor `[n, 3, height, width]` that is normalised already).
 
@@ -37,8 +38,8 @@ pub struct Frame {
 /// A manifest whose lines were checked.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// The file itself, for messages.
-    file: PathBuf,
+    /// The folder that paths are relative to.
+    base: PathBuf,
     /// Frames of a clip follow each other, in order of time.
     pub frames: Vec<Frame>,
 }
@@ -81,7 +82,7 @@ impl Manifest {
             (need("split")?, need("clip_id")?, need("frame_path")?, need("t_sec")?);
         let group = find("group");
 
-        let mut manifest = Self { file: file.clone(), frames: Vec::new() };
+        let mut manifest = Self { base: PathBuf::new(), frames: Vec::new() };
         let mut mistakes = Vec::new();
         let mut check = Checks::default();
         for row in reader.records() {
@@ -102,6 +103,9 @@ impl Manifest {
                 t_sec: time,
                 group: group.map(|column| row[column].trim()).filter(|text| !text.is_empty()).map(str::to_owned),
             };
+            if manifest.frames.is_empty() {
+                manifest.base = base(&file, &frame.path);
+            }
             check.line(&manifest, &frame, line, &mut mistake);
             manifest.frames.push(frame);
         }
@@ -140,9 +144,14 @@ impl Manifest {
         writer.flush().map_err(StageError::io(&path))
     }
 
+    /// Frames that are known already, with paths relative to `base`; nothing is checked.
+    pub(crate) fn of(base: PathBuf, frames: Vec<Frame>) -> Self {
+        Self { base, frames }
+    }
+
     /// The folder that `frame_path` is relative to.
     pub fn folder(&self) -> &Path {
-        self.file.parent().unwrap_or(Path::new(""))
+        &self.base
     }
 
     /// Every file that the manifest refers to: the content that its identity must cover.
@@ -161,6 +170,16 @@ impl Manifest {
         }
         clips
     }
+}
+
+/// The folder that the paths of a manifest are relative to: the manifest's own or, of the folders above it, the first in
+/// which the picture that is listed first is there (manifests may be written relative to where a project lies).
+pub fn base(manifest: &Path, first: &str) -> PathBuf {
+    let own = manifest.parent().unwrap_or(Path::new(""));
+    let file = Place::of(first).file();
+    let is_there = |folder: &&Path| folder.join(file).is_file();
+    // The way up from a relative path ends at the working folder.
+    own.ancestors().find(is_there).unwrap_or(own).to_owned()
 }
 
 /// Seconds as they stand in files: up to 6 decimals.
