@@ -90,6 +90,14 @@ impl<'a> Embedded<'a> {
         let path = self.folder.join("embeddings.npz");
         let table: Array<f32> = npy::read_npz_array(&path, &name)?
             .ok_or_else(|| StageError::new(format!("`{}` has no array `{name}`", path.display())))?;
+        if table.shape.len() != 2 || table.shape[0] != self.rows.len() {
+            return Err(StageError::new(format!(
+                "`{}`: `{name}` has shape {:?} but `clips.csv` names {} clips",
+                path.display(),
+                table.shape,
+                self.rows.len()
+            )));
+        }
         let rows = clips.iter().map(|clip| {
             let row = self.rows.get(clip).ok_or_else(|| {
                 StageError::hint(
