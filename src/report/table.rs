@@ -49,7 +49,7 @@ impl<'a> Figures<'a> {
     /// The figures of a step; `None` while it is not done.
     pub fn of(&mut self, step: &str) -> Result<Option<&Summary>, StoreError> {
         if !self.summaries.contains_key(step) {
-            if !self.store.is_done(step) {
+            if !self.store.was_done(step) {
                 return Ok(None);
             }
             self.summaries.insert(step.to_owned(), self.store.summary(step)?);
@@ -244,7 +244,7 @@ fn readings(
     let mut found = Vec::new();
     if let Some(&step) = plan.comparisons.get(stage) {
         let folder = figures.store.artifact(&plan.steps[step].name());
-        if !figures.store.is_done(&plan.steps[step].name()) {
+        if !figures.store.was_done(&plan.steps[step].name()) {
             return Ok(None);
         }
         let rows: Vec<Row> = read_json(&folder.join("rows.json"))?;

@@ -5,7 +5,7 @@
 //! copy of the store) the bytes are read and compared with the record. The digest covers the names, so a line torn by a
 //! kill seals nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,11 +24,13 @@ struct Seal {
 pub(super) struct Seals {
     path: PathBuf,
     known: OnceLock<Mutex<HashMap<String, Seal>>>,
+    /// Steps that this process found done.
+    found: Mutex<HashSet<String>>,
 }
 
 impl Seals {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, known: OnceLock::new() }
+        Self { path, known: OnceLock::new(), found: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Seal>> {
@@ -98,7 +100,20 @@ impl Store {
     /// compares the sizes.
     pub fn is_done_within(&self, name: &str, limit: u64) -> bool {
         let artifact = self.artifact(name);
-        self.seals.holds(name, &artifact) || self.is_whole(name, &artifact, limit).unwrap_or(false)
+        let is_done = self.seals.holds(name, &artifact) || self.is_whole(name, &artifact, limit).unwrap_or(false);
+        let mut found = self.seals.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_done {
+            found.insert(name.to_owned());
+        } else {
+            found.remove(name);
+        }
+        is_done
+    }
+
+    /// [`Store::is_done`] for reading what was found done a moment ago, by the plan of the same command: that is not
+    /// looked at again.
+    pub fn was_done(&self, name: &str) -> bool {
+        self.seals.found.lock().unwrap_or_else(PoisonError::into_inner).contains(name) || self.is_done(name)
     }
 
     fn is_whole(&self, name: &str, artifact: &Path, limit: u64) -> Result<bool, StoreError> {
