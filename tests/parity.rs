@@ -14,6 +14,7 @@ use soctok::models::gemma::Gemma;
 use soctok::models::language;
 use soctok::models::optimizer::{AdamW, AdamWConfig};
 use soctok::models::projector::Projector;
+use soctok::stages::logit_lens;
 
 fn device() -> Device {
     let name = std::env::var("SOCTOK_PARITY_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
@@ -147,6 +148,60 @@ fn gemma2() {
 #[test]
 fn gemma3() {
     gemma("gemma3_tiny");
+}
+
+/// Attention weights and logit-lens readings; `make_looks.py` says where the numbers come from.
+fn looks(name: &str) {
+    let device = device();
+    let model = Gemma::load(&fixture(name), &device, DType::F32).unwrap_or_else(|error| panic!("{error}"));
+    let reference = Reference::open(&format!("{name}/reference.safetensors"));
+    let expected = Reference::open(&format!("{name}/looks.safetensors"));
+    let mask = reference.floats("attention_mask");
+    let [batch, tokens, heads] = [2, 21, model.config().heads];
+    let inputs = reference.tensor::<3>("inputs_embeds_passed", &device);
+    let looked = model.attentions(inputs.clone(), |layer, weights| {
+        assert_eq!(weights.dims(), [batch, heads, tokens, tokens]);
+        let real = |i: usize| mask[i / (heads * tokens * tokens) * tokens + i / tokens % tokens] == 1.0;
+        let of = expected.floats(&format!("attention.{layer}"));
+        compare_where(&format!("{name} attention {layer}"), &values(weights), &of, real);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match looked {
+        Ok(()) => {}
+        Err(never) => match never {},
+    }
+
+    let labels = reference.floats("labels");
+    let at: Vec<(usize, u32)> = (0..batch * tokens)
+        .filter(|place| place % tokens < tokens - 1 && labels[place + 1] >= 0.0)
+        .map(|place| (place, labels[place + 1] as u32))
+        .collect();
+    let places: Vec<i64> = at.iter().map(|(place, _)| *place as i64).collect();
+    let targets: Vec<u32> = at.iter().map(|(_, target)| *target).collect();
+    let layers = model.config().layers();
+    let mut found: Vec<[Vec<f32>; 4]> = Vec::new();
+    for (index, state) in model.hidden_states(inputs).into_iter().enumerate() {
+        let place = Tensor::<1, Int>::from_data(TensorData::new(places.clone(), [places.len()]), &device);
+        let state = state.reshape([batch * tokens, model.config().hidden]).select(0, place);
+        let normed = if index == layers { state } else { model.final_normed(state) };
+        let readings = logit_lens::read(&model, normed, &targets, true).unwrap_or_else(|error| panic!("{error}"));
+        let column = |value: fn(&logit_lens::Reading) -> f64| readings.iter().map(|r| value(r) as f32).collect();
+        found.push([column(|r| r.ce), column(|r| r.rank), column(|r| r.margin), column(|r| r.cosine)]);
+    }
+    for (number, what) in ["ce", "rank", "margin", "cosine"].into_iter().enumerate() {
+        let ours: Vec<f32> = found.iter().flat_map(|columns| columns[number].clone()).collect();
+        compare(&format!("{name} lens {what}"), &ours, &expected.floats(&format!("lens.{what}")));
+    }
+}
+
+#[test]
+fn looking_into_gemma2() {
+    looks("gemma2_tiny");
+}
+
+#[test]
+fn looking_into_gemma3() {
+    looks("gemma3_tiny");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Commands: one file each. Data goes to stdout, all else to stderr.
 //!
-//! Exit codes: 0 done, 1 a step failed or data is odd, 2 wrong usage or experiment file.
+//! Exit codes: 0 done, 1 a step failed or data is odd, 2 wrong usage or experiment file, 3 results differ from published
+//! values.
 //!
 //! [`main`] is the whole program for a given list of stage kinds: a program of your own calls it with kinds of its own.
 
@@ -12,7 +13,10 @@ mod diff;
 mod forecast;
 mod interrupt;
 mod plan;
+mod plot;
 mod progress;
+mod report;
+mod reproduce;
 mod results;
 mod run;
 mod schema;
@@ -33,7 +37,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::execute::{StepError, archive::ArchiveError};
 use crate::experiment::{self, Diagnostics, Experiment, LoadOptions};
 use crate::plan::PlanError;
-use crate::report::{render::Format, table::TableError};
+use crate::report::{page::PageError, plot::PlotError, render::Format, table::TableError};
 use crate::stages::Kind;
 use crate::store::{Store, StoreError};
 
@@ -88,6 +92,35 @@ enum Command {
         /// Only these tables
         names: Vec<String>,
         /// How to print them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write plots of what has run as SVG, each with its data as CSV
+    Plot {
+        #[command(flatten)]
+        experiment: Selected,
+        /// Only these plots
+        names: Vec<String>,
+        /// The folder to write into; left out, `plots/` and the experiment's name
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// Write one HTML page of an experiment: what was asked, verdicts, tables, plots, provenance
+    Report {
+        #[command(flatten)]
+        experiment: Selected,
+        /// The file to write; left out, the experiment's name with `.html`
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Hold the tables against the published values of the file; runs first what is not done
+    Reproduce {
+        #[command(flatten)]
+        experiment: Selected,
+        /// Run nothing: compare what is there
+        #[arg(long)]
+        check: bool,
+        /// How to print the comparison
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -332,6 +365,10 @@ enum Failure {
     #[error(transparent)]
     Table(#[from] TableError),
     #[error(transparent)]
+    Plot(#[from] PlotError),
+    #[error(transparent)]
+    Page(#[from] PageError),
+    #[error(transparent)]
     Step(#[from] StepError),
     #[error("output: {0}")]
     Output(#[from] io::Error),
@@ -341,6 +378,9 @@ enum Failure {
     /// The data is odd; each oddity has been reported.
     #[error("{0}")]
     Odd(String),
+    /// Results differ from published values.
+    #[error("{0}")]
+    Differs(String),
 }
 
 impl Failure {
@@ -348,9 +388,12 @@ impl Failure {
         match self {
             Self::Experiment(_) | Self::Usage(_) | Self::Plan(_) => 2,
             Self::Archive(ArchiveError::Invalid { .. }) => 2,
+            Self::Differs(_) => 3,
             Self::Archive(_)
             | Self::Store(_)
             | Self::Table(_)
+            | Self::Plot(_)
+            | Self::Page(_)
             | Self::Step(_)
             | Self::Output(_)
             | Self::Steps(_)
@@ -461,6 +504,16 @@ fn command(command: Command, kinds: &[Kind], out: &mut dyn Write) -> Result<(), 
         Command::Results { experiment, format } => {
             let format = if experiment.json { Format::Json } else { format };
             results::run(&experiment.load(kinds)?, kinds, format, out)
+        }
+        Command::Plot { experiment, names, output } => {
+            plot::run(&experiment.load(kinds)?, kinds, &names, output.as_deref(), experiment.json, out)
+        }
+        Command::Report { experiment, output } => {
+            report::run(&experiment.load(kinds)?, kinds, output.as_deref(), experiment.json, out)
+        }
+        Command::Reproduce { experiment, check, format } => {
+            let format = if experiment.json { Format::Json } else { format };
+            reproduce::run(&experiment.load(kinds)?, kinds, check, format, out)
         }
         Command::Table { experiment, names, format } => {
             let format = if experiment.json { Format::Json } else { format };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Failure, store};
 use crate::experiment::Experiment;
 use crate::plan::{self, Plan, Reading};
-use crate::report::render::Format;
+use crate::report::render::{Format, latex_escaped};
 use crate::report::table::{self, Figures, grid};
 use crate::stages::Kind;
 use crate::store::Store;
@@ -68,6 +68,9 @@ pub fn verdicts(
             writeln!(out, "{:#}", json!({ "verdicts": by_name }))?;
         }
         Format::Markdown => found.iter().try_for_each(|(name, text)| writeln!(out, "\n**{name}**: {text}"))?,
+        Format::Latex => found.iter().try_for_each(|(name, text)| {
+            writeln!(out, "\n\\par\\noindent\\textbf{{{}}}: {}", latex_escaped(name), latex_escaped(text))
+        })?,
         Format::Text | Format::Csv => {
             writeln!(out, "\nverdicts")?;
             found.iter().try_for_each(|(name, text)| writeln!(out, "{name}: {text}"))?;

@@ -157,10 +157,16 @@ fn table() -> Value {
         "additionalProperties": false,
         "required": ["where", "value"],
         "properties": {
-            "where": selection("The cell"),
+            "where": selection("The cell; the base unless it names an `ablation`"),
             "value": { "type": "number", "description": "The published value" },
-            "tolerance": { "type": "number", "minimum": 0, "description": "How far ours may be off" },
+            "figure": text("Which figure of `value` it is, as `stage.figure`; needed when the table shows several"),
+            "tolerance": {
+                "type": "number",
+                "minimum": 0,
+                "description": "How far ours may be off; left out, the value stands beside ours and is no check",
+            },
             "source": text("Where it was published"),
+            "note": text("What the number is worth"),
         },
     });
     json!({

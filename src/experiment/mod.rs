@@ -332,12 +332,16 @@ pub struct TableSpec {
 pub struct Published {
     /// The cell.
     pub r#where: Selection,
+    /// Which of the table's figures it is: a place in [`TableSpec::value`].
+    pub figure: usize,
     /// The published value.
     pub value: f64,
     /// How far our value may be off; `None` makes it no check.
     pub tolerance: Option<f64>,
     /// Where it was published.
     pub source: Option<String>,
+    /// What the number is worth.
+    pub note: Option<String>,
 }
 
 #[cfg(test)]

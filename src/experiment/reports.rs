@@ -164,6 +164,7 @@ impl Reports {
             });
         }
         let shown = shown.map(|(_, selection)| selection).unwrap_or_default();
+        let shown_figures: Vec<String> = value.iter().map(|(of, column)| format!("{of}.{column}")).collect();
         let mut published = BTreeMap::new();
         for cell in table.get("published").and_then(Item::table).into_iter().flat_map(|table| &table.entries) {
             let Some(of) = cell.item.table() else { continue };
@@ -175,9 +176,18 @@ impl Reports {
                 selections: vec![shown.clone(), selection.clone()],
                 stage: stage.clone(),
             });
-            let tolerance = of.get("tolerance").and_then(number);
-            let source = of.get("source").and_then(Item::text).map(str::to_owned);
-            published.insert(cell.key.clone(), Published { r#where: selection, value, tolerance, source });
+            let words = |key: &str| of.get(key).and_then(Item::text).map(str::to_owned);
+            published.insert(
+                cell.key.clone(),
+                Published {
+                    r#where: selection,
+                    figure: which_figure(report, cell, of, &shown_figures),
+                    value,
+                    tolerance: of.get("tolerance").and_then(number),
+                    source: words("source"),
+                    note: words("note"),
+                },
+            );
         }
         self.tables.push(TableSpec { name: name.clone(), value, rows, columns, over, r#where: shown, published });
     }
@@ -217,6 +227,23 @@ fn check_coordinates(report: &mut Report, field: &Entry, schema: &Value, sweep: 
 
 fn stage_names<'a>(graph: &Graph<'a>) -> Vec<&'a str> {
     graph.stages.iter().map(|stage| stage.name).collect()
+}
+
+/// The place among the table's figures of the one that a published value is of.
+fn which_figure(report: &mut Report, cell: &Entry, of: &Table, figures: &[String]) -> usize {
+    let Some(item) = of.get("figure") else {
+        if figures.len() > 1 {
+            let message = format!("published value `{}` does not say which figure it is", cell.key);
+            report.error(cell.key_span, message, format!("set `figure` to one of `{}`", figures.join("`, `")));
+        }
+        return 0;
+    };
+    let name = item.text().unwrap_or_default();
+    figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
+        let hint = suggest::hint(name, "figures of the table", figures.iter().map(String::as_str));
+        report.error(item.span, format!("the table shows no figure `{name}`"), hint);
+        0
+    })
 }
 
 fn number(item: &Item) -> Option<f64> {

@@ -1,4 +1,8 @@
-//! Reports: what stands in the store, as tables. Nothing is computed here but means over seeds.
+//! Reports: what stands in the store, as tables, plots and pages. Nothing is trained or scored here; means over seeds and
+//! the intervals of plots are all that is computed.
 
+pub mod page;
+pub mod plot;
 pub mod render;
+pub mod reproduce;
 pub mod table;

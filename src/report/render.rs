@@ -1,7 +1,10 @@
-//! A grid of text as terminal table, CSV, Markdown or JSON: the same cells in each.
+//! A grid of text as terminal table, CSV, Markdown, LaTeX or JSON: the same cells in each.
+
+mod latex;
 
 use std::io::{self, Write};
 
+pub use latex::escaped as latex_escaped;
 use serde_json::{Map, Value};
 
 /// A table ready to be shown.
@@ -29,6 +32,8 @@ pub enum Format {
     Csv,
     /// A Markdown table.
     Markdown,
+    /// A LaTeX table with the rules of `booktabs`.
+    Latex,
     /// A list of objects.
     Json,
 }
@@ -40,6 +45,7 @@ impl Grid {
             Format::Text => self.text(out),
             Format::Csv => self.csv(out),
             Format::Markdown => self.markdown(out),
+            Format::Latex => latex::write(self, out),
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&self.json())?),
         }
     }
@@ -151,5 +157,7 @@ mod tests {
             "| inject | bits |\n| :-- | --: |\n| none | 16.714 |\n| a\\|b | n/a |\n\nnote\n"
         );
         assert_eq!(grid.json()[0]["bits"], 16.714);
+        let latex = show(Format::Latex);
+        assert!(latex.contains("    none & 16.714 \\\\\n    a\\textbar{}b & n/a \\\\\n"), "{latex}");
     }
 }

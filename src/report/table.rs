@@ -85,9 +85,10 @@ struct Entry {
     value: Reading,
 }
 
-enum Reading {
+pub(super) enum Reading {
     Figure(Value),
-    NotApplicable,
+    /// With the sentence of the rule.
+    NotApplicable(String),
     NotRun,
 }
 
@@ -180,7 +181,7 @@ pub fn grid(
         if in_columns && !spec.over.is_empty() {
             grid.header.extend(PARTS.map(|part| format!("{name} {part}")));
         }
-        if in_columns && has_published(spec) {
+        if in_columns && has_published(spec, *number) {
             grid.header.push(format!("{name} published"));
         }
     }
@@ -196,20 +197,18 @@ pub fn grid(
         let mut line = labels(experiment, &spec.rows, row);
         for (column, number) in &columns {
             let cell = found.get(&(row.clone(), (*column).clone(), *number));
-            let published = published(experiment, spec, row, column).filter(|_| has_published(spec));
-            if let Some((published, source)) = published.and_then(|it| Some((it.value, it.source.as_ref()?))) {
-                cited.push(format!("[{}] {source}", decimal(published)));
-            }
-            let published = published.map(|published| decimal(published.value));
+            let published = published(experiment, spec, (row, column, *number));
+            let values: Vec<String> = published.iter().map(|published| decimal(published.value)).collect();
+            cited.extend(published.into_iter().filter_map(citation));
             match cell {
                 Some(cell) if in_columns && !spec.over.is_empty() => line.extend(cell.for_programs()),
                 None if in_columns && !spec.over.is_empty() => line.extend((0..=PARTS.len()).map(|_| String::new())),
                 Some(cell) => line.push(cell.for_people(usual)),
                 None => line.push(String::new()),
             }
-            match (published, line.last_mut()) {
-                (published, _) if in_columns && has_published(spec) => line.push(published.unwrap_or_default()),
-                (Some(published), Some(cell)) => *cell = format!("{cell} [{published}]"),
+            match line.last_mut() {
+                _ if in_columns && has_published(spec, *number) => line.push(values.join("; ")),
+                Some(cell) if !values.is_empty() => *cell = format!("{cell} [{}]", values.join("; ")),
                 _ => {}
             }
         }
@@ -225,10 +224,10 @@ pub fn grid(
     Ok(grid)
 }
 
-type Found = (BTreeMap<String, String>, String, Reading);
+pub(super) type Found = (BTreeMap<String, String>, String, Reading);
 
 /// The values of one figure with their places; `None` while a comparison has not run.
-fn readings(
+pub(super) fn readings(
     plan: &Plan<'_>,
     spec: &TableSpec,
     stage: &str,
@@ -272,8 +271,10 @@ fn readings(
             continue;
         }
         let Some(&step) = planned.steps.get(stage) else {
-            if planned.point.not_applicable.is_some() && planned.point.stages.contains_key(stage) {
-                found.push((coordinates, "n/a".into(), Reading::NotApplicable));
+            if let Some(rule) = &planned.point.not_applicable
+                && planned.point.stages.contains_key(stage)
+            {
+                found.push((coordinates, "n/a".into(), Reading::NotApplicable(rule.sentence.clone())));
             }
             continue;
         };
@@ -294,12 +295,12 @@ pub fn coordinates(planned: &PlannedPoint<'_>) -> BTreeMap<String, String> {
     coordinates
 }
 
-fn mentions(spec: &TableSpec, axis: &str) -> bool {
+pub(super) fn mentions(spec: &TableSpec, axis: &str) -> bool {
     let listed = [&spec.rows, &spec.columns, &spec.over].into_iter().flatten().any(|name| name == axis);
     listed || spec.r#where.contains_key(axis)
 }
 
-fn holds(selection: &Selection, coordinates: &BTreeMap<String, String>) -> bool {
+pub(super) fn holds(selection: &Selection, coordinates: &BTreeMap<String, String>) -> bool {
     // A comparison's row has no label for what it averages over: nothing to hold it against.
     selection.iter().all(|(axis, labels)| coordinates.get(axis).is_none_or(|label| labels.contains(label)))
 }
@@ -320,9 +321,9 @@ fn labels(experiment: &Experiment, axes: &[String], places: &[usize]) -> Vec<Str
     axes.iter().zip(places).filter_map(|(axis, &place)| order(experiment, axis).get(place).cloned()).collect()
 }
 
-/// Published values stand beside the figures of a table of one value.
-fn has_published(spec: &TableSpec) -> bool {
-    spec.value.len() == 1 && !spec.published.is_empty()
+/// Whether any cell of a figure has a published value.
+fn has_published(spec: &TableSpec, figure: usize) -> bool {
+    spec.published.values().any(|published| published.figure == figure)
 }
 
 fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<Cell, TableError> {
@@ -368,12 +369,12 @@ fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<Cell, Tab
     })
 }
 
+/// The published values of a cell: row, column and number of the figure.
 fn published<'s>(
     experiment: &Experiment,
     spec: &'s TableSpec,
-    row: &[usize],
-    column: &[usize],
-) -> Option<&'s Published> {
+    (row, column, figure): (&[usize], &[usize], usize),
+) -> Vec<&'s Published> {
     let axes = spec.rows.iter().chain(&spec.columns).cloned();
     let names = labels(experiment, &spec.rows, row).into_iter().chain(labels(experiment, &spec.columns, column));
     let mut coordinates: BTreeMap<String, String> = axes.zip(names).collect();
@@ -382,7 +383,27 @@ fn published<'s>(
             coordinates.insert(axis.clone(), only.clone());
         }
     }
-    spec.published.values().find(|published| {
-        published.r#where.iter().all(|(axis, labels)| coordinates.get(axis).is_some_and(|label| labels.contains(label)))
-    })
+    coordinates.entry(ABLATION.to_owned()).or_insert_with(|| BASE.to_owned());
+    let found = spec.published.values().filter(|published| {
+        // What the table averages over has no label in a cell.
+        let named = |(axis, labels): (&String, &Vec<String>)| {
+            spec.over.contains(axis) || coordinates.get(axis).is_some_and(|label| labels.contains(label))
+        };
+        published.figure == figure && published.r#where.iter().all(named) && is_base_or_named(published, &coordinates)
+    });
+    found.collect()
+}
+
+const ABLATION: &str = "ablation";
+const BASE: &str = "base";
+
+/// A published value whose `where` names no ablation is one of the base.
+pub(super) fn is_base_or_named(published: &Published, coordinates: &BTreeMap<String, String>) -> bool {
+    published.r#where.contains_key(ABLATION) || coordinates.get(ABLATION).is_none_or(|label| label == BASE)
+}
+
+/// `[36.940] source: what it is worth`, where there is a source or a note.
+fn citation(published: &Published) -> Option<String> {
+    let words: Vec<&str> = [&published.source, &published.note].into_iter().flatten().map(String::as_str).collect();
+    (!words.is_empty()).then(|| format!("[{}] {}", decimal(published.value), words.join(": ")))
 }

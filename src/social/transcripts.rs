@@ -263,7 +263,7 @@ fn read_lines(path: &Path) -> Result<Vec<Clip>> {
 }
 
 /// Brings text, words and spans of one utterance into agreement.
-pub(super) fn settle(utterance: &mut Utterance) -> std::result::Result<(), String> {
+pub(crate) fn settle(utterance: &mut Utterance) -> std::result::Result<(), String> {
     if utterance.text.trim().is_empty() {
         let words: Vec<&str> = utterance.words.iter().flat_map(|word| word.text.split_whitespace()).collect();
         utterance.text = words.join(" ");

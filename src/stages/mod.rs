@@ -4,8 +4,10 @@
 //! inputs, writes into its own folder and returns its summary; it knows nothing of the store, of TOML or of SLURM.
 //! To add a kind: one file and one line in [`kinds`].
 
+pub mod attention;
 pub mod checkpoint;
 pub mod command;
+pub mod compare_embeddings;
 mod context;
 pub mod embed;
 mod embedded;
@@ -17,6 +19,7 @@ pub mod frame_manifest;
 pub mod import_packs;
 pub mod kind;
 pub mod linear_probe;
+pub mod logit_lens;
 pub mod note;
 pub mod odd_one_out;
 pub mod perplexity;
@@ -25,6 +28,7 @@ pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;
 pub mod split;
+mod subject;
 pub mod train_lora;
 pub mod train_projector;
 
@@ -54,6 +58,9 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<rsa::Rsa>(),
         Kind::of::<odd_one_out::OddOneOut>(),
         Kind::of::<command::Command>(),
+        Kind::of::<logit_lens::LogitLens>(),
+        Kind::of::<attention::Attention>(),
+        Kind::of::<compare_embeddings::CompareEmbeddings>(),
         Kind::of::<note::Note>(),
     ]
 }

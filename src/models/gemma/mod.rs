@@ -9,6 +9,7 @@ mod block;
 mod config;
 mod frozen;
 mod host;
+mod look;
 pub mod modules;
 mod plain;
 mod taps;

@@ -25,7 +25,7 @@ pub(super) struct Saved {
     value: Tensor<4>,
     /// tanh of the scores (if capped) and attention weights `[batch · heads, tokens, tokens]`.
     bent: Option<Tensor<3>>,
-    weights: Tensor<3>,
+    pub(super) weights: Tensor<3>,
     /// Attention's result before its norm, the stream after it, gate, up, and the feed-forward result before its norm.
     attended: Tensor<2>,
     middle: Tensor<2>,
