@@ -60,6 +60,7 @@ batch = 3
 kind = "rsa"
 embeddings = "stage:embed"
 human = "data:human"
+similarity = "cosine" # the references' own; the original's protocols have Pearson's correlation
 
 [axes.inject]
 to = ["perplexity.inject", "embed.inject"]

@@ -323,7 +323,8 @@ fn full_and_text_knowledge_reach_their_ceilings() {
         let (summary, _) = world.run("rsa", layer, few(json!({ "layer": layer })), &inputs).expect("runs");
         for (figure, ceiling) in [("spearman", ceiling.to_owned()), ("rho_a", format!("{ceiling}_rho_a"))] {
             let (found, written) = (number(&summary, figure), number(&simulated, &ceiling));
-            assert!((found - written).abs() < 1e-3, "{layer}: {figure} {found}, ceiling {written}");
+            // Vectors are f32: cosines that are equal in the simulation differ in their last digit, which breaks ties.
+            assert!((found - written).abs() < 5e-3, "{layer}: {figure} {found}, ceiling {written}");
         }
     }
     // The property that no caption mentions is in full knowledge and not in that of captions.

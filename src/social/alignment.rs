@@ -22,13 +22,14 @@ pub fn nearest(times: &[f64], at: f64) -> usize {
     best
 }
 
-/// Where a clip with frames at these times (ascending) ends: the mean time of a frame behind the last; `None` for fewer
-/// than two frames, which do not tell.
+/// Where a clip with frames at these times (ascending) ends: the mean time of a frame behind the last. `None` for what does
+/// not tell: fewer than two frames, or frames at irregular times (a gap further than a quarter of the mean from the mean), of
+/// which the last may lie anywhere in the clip.
 pub fn end(times: &[f64]) -> Option<f64> {
-    match times {
-        [first, .., last] => Some(last + (last - first) / (times.len() - 1) as f64),
-        _ => None,
-    }
+    let [first, .., last] = times else { return None };
+    let gap = (last - first) / (times.len() - 1) as f64;
+    let is_regular = times.windows(2).all(|pair| (pair[1] - pair[0] - gap).abs() <= gap / 4.0);
+    is_regular.then_some(last + gap)
 }
 
 /// The frames from `pad` seconds before `start` to `pad` seconds after `end`; the one nearest to the middle where the
@@ -74,6 +75,7 @@ mod tests {
     #[test]
     fn a_clip_ends_a_frame_behind_its_last() {
         assert_eq!([end(&[0.0, 0.5, 1.0]), end(&[3.0]), end(&[])], [Some(1.5), None, None]);
+        assert_eq!(end(&[0.0, 0.2, 1.0]), None, "frames at irregular times do not tell");
     }
 
     #[test]
