@@ -68,7 +68,7 @@ fn me() -> String {
 }
 
 /// A name that no other process on any host uses: for drafts that are renamed into their place. It tells its process, so
-/// that what a killed one left behind can be recognised ([`is_left_behind`]).
+/// that what a killed one left behind can be recognised (`is_left_behind`).
 pub fn unique() -> String {
     let me = me();
     let numbers: Vec<&str> = me.split(' ').skip(1).collect();
