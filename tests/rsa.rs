@@ -323,7 +323,8 @@ fn full_and_text_knowledge_reach_their_ceilings() {
         let (summary, _) = world.run("rsa", layer, few(json!({ "layer": layer })), &inputs).expect("runs");
         for (figure, ceiling) in [("spearman", ceiling.to_owned()), ("rho_a", format!("{ceiling}_rho_a"))] {
             let (found, written) = (number(&summary, figure), number(&simulated, &ceiling));
-            // Vectors are f32: cosines that are equal in the simulation differ in their last digit, which breaks ties.
+            // Expectations that are equal differ by rounding, in f64 in the ceiling and in f32 in the vectors, and ranks see it:
+            // with the 20 true levels of `text` kept as ties the score is .7731, with these roundings .7699 and .7713.
             assert!((found - written).abs() < 5e-3, "{layer}: {figure} {found}, ceiling {written}");
         }
     }
