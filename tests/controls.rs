@@ -5,6 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use soctok::npy::{self, Array};
+use soctok::social::pairing;
 use support::Folder;
 
 /// The blocks of TOML of docs/controls.md.
@@ -30,7 +32,8 @@ world = "one_clause"
 train_clips = 96
 test_clips = 24
 frames_per_phase = 2
-judged_clips = 0
+judged_clips = 12
+judgments = 600
 [stages.groups]
 kind = "split"
 clips = "stage:clips"
@@ -62,6 +65,18 @@ text = "stage:clips"
 splits = "stage:groups"
 packs = "stage:packs"
 projector = "stage:projector"
+[stages.embed]
+kind = "embed"
+text = "stage:clips"
+packs = "stage:packs"
+projector = "stage:projector"
+[stages.rsa]
+kind = "rsa"
+embeddings = "stage:embed"
+human = "stage:clips"
+permutations = 20
+replicates = 20
+cv_draws = 20
 [axes.inject]
 to = "projector.inject"
 values = ["none", "full"]
@@ -69,6 +84,11 @@ values = ["none", "full"]
 "#
     );
     folder.write("controls.toml", &text)
+}
+
+/// The folder in the store of what a stage of a run left.
+fn artifact(folder: &Folder, results: &serde_json::Value, stage: &str) -> PathBuf {
+    folder.path().join("store").join(results["stages"][stage]["artifact"].as_str().expect("has an artifact"))
 }
 
 /// clip, group, utterance, target and token of every row, and the scores.
@@ -92,16 +112,15 @@ fn every_documented_control_runs_on_the_same_targets_and_does_what_it_says() {
     assert_eq!(facts["failed"].as_array().map(Vec::len), Some(0), "{facts:#}");
     let runs = folder.path().join("store/runs/by-name/controls");
     let mut arms: BTreeMap<String, (PathBuf, Rows)> = BTreeMap::new();
+    let mut similarities: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in std::fs::read_dir(&runs).expect("has runs") {
         let path = entry.expect("reads").path();
         let Ok(text) = std::fs::read(path.join("results.json")) else { continue };
         let results: serde_json::Value = serde_json::from_slice(&text).expect("is JSON");
-        let artifact = folder
-            .path()
-            .join("store")
-            .join(results["stages"]["perplexity"]["artifact"].as_str().expect("has an artifact"));
         let name = path.file_name().expect("has a name").to_string_lossy().replace("inject=full,", "");
-        arms.insert(name, (artifact.clone(), targets(&artifact)));
+        similarities.insert(name.clone(), artifact(&folder, &results, "rsa"));
+        let scores = artifact(&folder, &results, "perplexity");
+        arms.insert(name, (scores.clone(), targets(&scores)));
     }
     let count = documented().matches("[ablations.").count();
     assert!(count >= 15 && arms.len() == count + 2, "{count} controls, {:?}", arms.keys());
@@ -110,7 +129,8 @@ fn every_documented_control_runs_on_the_same_targets_and_does_what_it_says() {
     for (name, (_, rows)) in &arms {
         assert_eq!(rows.0, base.0, "`{name}` scores other targets");
         // What changes nothing is no control. In one clause both frames of a clip show the same.
-        assert!(name == "inject=full" || rows.1 != base.1, "`{name}` scores as the base does");
+        let of_similarity = name == "permuted_labels";
+        assert_eq!(rows.1 == base.1, name == "inject=full" || of_similarity, "`{name}` scores as the base does");
     }
     // Whose vectors a clip got is stored, and nobody got its own.
     for (name, hard) in [("wrong_clip", false), ("wrong_clip_of_group", true)] {
@@ -122,6 +142,25 @@ fn every_documented_control_runs_on_the_same_targets_and_does_what_it_says() {
         assert!(if hard { within == 24 } else { within < 24 }, "{name}: {within} of 24 within the group");
     }
     assert!(!arms["inject=full"].0.join("pairing.csv").exists());
+
+    // Permuted labels: the same judgments and vectors, but every clip has the row of the one that is named beside it.
+    let [own, permuted] = ["inject=full", "permuted_labels"].map(|name| {
+        let matrix: Array<f32> = npy::read(&similarities[name].join("rsm.npy")).expect("reads");
+        let clips = std::fs::read_to_string(similarities[name].join("human.csv")).expect("reads");
+        (matrix, clips)
+    });
+    assert_eq!(own.1, permuted.1, "the judgments stay");
+    let text = std::fs::read_to_string(similarities["inject=full"].join("clips.csv")).expect("reads");
+    let clips: Vec<&str> = text.lines().skip(1).collect();
+    let pairs = pairing::read(&similarities["permuted_labels"]).expect("the pairs are stored");
+    let place = |clip: &str| clips.iter().position(|known| *known == clip).expect("a judged clip");
+    let moved: Vec<usize> = pairs.iter().map(|(_, source)| place(source)).collect();
+    assert!(moved.len() == 12 && moved != (0..12).collect::<Vec<_>>(), "{pairs:?}");
+    for (row, &from) in moved.iter().enumerate() {
+        for (column, &other) in moved.iter().enumerate() {
+            assert!((permuted.0.row(row)[column] - own.0.row(from)[other]).abs() < 1e-6);
+        }
+    }
 
     // The sentence is printed, and stands in the JSON.
     let sentence = facts["verdicts"]["information"].as_str().expect("a sentence");

@@ -53,17 +53,26 @@ impl Pairing {
         if self == Self::Right {
             return Ok(());
         }
-        let path = folder.join(FILE);
-        let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
-        out.write_record(["clip_id", "vectors_of"]).map_err(|error| broken(&path, &error))?;
-        for (clip, &source) in clips.iter().zip(sources) {
-            out.write_record([&clip.clip_id, &clips[source].clip_id]).map_err(|error| broken(&path, &error))?;
-        }
-        out.flush().map_err(StageError::io(&path))
+        let pairs = clips.iter().zip(sources);
+        write(folder, pairs.map(|(clip, &source)| (clip.clip_id.as_str(), clips[source].clip_id.as_str())))
     }
 }
 
-/// Reads what [`Pairing::write`] wrote: (clip, the clip that its vectors came from).
+/// Writes `pairing.csv`: each clip and the one whose vectors it got.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write<'a>(folder: &Path, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
+    let path = folder.join(FILE);
+    let mut out = csv::Writer::from_path(&path).map_err(|error| broken(&path, &error))?;
+    out.write_record(["clip_id", "vectors_of"]).map_err(|error| broken(&path, &error))?;
+    for (clip, source) in pairs {
+        out.write_record([clip, source]).map_err(|error| broken(&path, &error))?;
+    }
+    out.flush().map_err(StageError::io(&path))
+}
+
+/// Reads what [`write`] wrote: (clip, the clip that its vectors came from).
 pub fn read(folder: &Path) -> Result<Vec<(String, String)>> {
     let path = folder.join(FILE);
     let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;

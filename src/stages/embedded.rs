@@ -1,4 +1,5 @@
-//! The vectors that an `embed` stage left, and the similarity of clips that they give.
+//! The model's side of a comparison: the vectors that an `embed` stage left, or a ready-made matrix, and the similarity of
+//! clips that they give.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,6 +8,7 @@ use super::embed::{Description, layer_named};
 use super::{Result, StageError};
 use crate::npy::{self, Array};
 use crate::social::columns::{Columns, broken};
+use crate::social::judgments::Judgments;
 use crate::social::packs::read_json;
 use crate::social::pooling::Positions;
 use crate::stats::rsm::{Similarity, matrix};
@@ -111,4 +113,68 @@ impl<'a> Embedded<'a> {
         let rows = rows.collect::<Result<Vec<Vec<f64>>>>()?;
         Ok(matrix(&rows, self.similarity).map_err(|row| clips[row].clone()))
     }
+}
+
+/// What human judgments are compared with.
+pub(super) enum Model<'a> {
+    /// Pooled vectors.
+    Vectors(Embedded<'a>),
+    /// A similarity matrix from elsewhere: one layer, called [`MATRIX`].
+    Matrix(Judgments),
+}
+
+/// The one layer of a ready-made matrix.
+const MATRIX: &str = "matrix";
+
+impl Model<'_> {
+    /// Whether the clip has a vector, or a row.
+    pub(super) fn has(&self, clip: &str) -> bool {
+        match self {
+            Self::Vectors(vectors) => vectors.has(clip),
+            Self::Matrix(matrix) => matrix.clips.iter().any(|known| known == clip),
+        }
+    }
+
+    /// See [`Embedded::layers`].
+    pub(super) fn layers(&self, fixed: &str, wanted: Option<&[String]>) -> Result<(Vec<String>, String)> {
+        match self {
+            Self::Vectors(vectors) => vectors.layers(fixed, wanted),
+            Self::Matrix(_) => Ok((vec![MATRIX.to_owned()], MATRIX.to_owned())),
+        }
+    }
+
+    /// See [`Embedded::similarity`].
+    pub(super) fn similarity(&self, clips: &[String], layer: &str) -> Result<std::result::Result<Vec<f64>, String>> {
+        match self {
+            Self::Vectors(vectors) => vectors.similarity(clips, layer),
+            Self::Matrix(matrix) => of_matrix(matrix, clips).map(Ok),
+        }
+    }
+}
+
+/// The part `[clips, clips]` of a ready-made matrix, 1 on the diagonal.
+fn of_matrix(matrix: &Judgments, clips: &[String]) -> Result<Vec<f64>> {
+    let places: HashMap<&str, usize> = matrix.clips.iter().map(String::as_str).zip(0..).collect();
+    let place = |clip: &String| {
+        places.get(clip.as_str()).copied().ok_or_else(|| {
+            StageError::hint(
+                format!("judged clip `{clip}` has no row in `matrix`"),
+                "give a matrix of every judged clip, or set `clips = \"common\"` to leave others out",
+            )
+        })
+    };
+    let rows = clips.iter().map(place).collect::<Result<Vec<usize>>>()?;
+    let mut values = Vec::with_capacity(rows.len() * rows.len());
+    for (i, &row) in rows.iter().enumerate() {
+        for (j, &column) in rows.iter().enumerate() {
+            let value = if i == j { Some(1.0) } else { matrix.values[row * matrix.clips.len() + column] };
+            values.push(value.ok_or_else(|| {
+                StageError::hint(
+                    format!("`matrix` has no similarity of `{}` and `{}`", clips[i], clips[j]),
+                    "fill its empty cells: the model's side has a value for every pair",
+                )
+            })?);
+        }
+    }
+    Ok(values)
 }

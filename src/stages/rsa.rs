@@ -1,194 +1,39 @@
 //! `rsa`: how alike the model's and people's similarity of clips are, layer by layer.
 //!
-//! Scores are rank correlations over the strict upper triangles of two matrices: the similarity of pooled vectors, and
-//! human judgments. Pairs of clips are not independent, so p comes from permutations of clip labels and intervals from a
+//! Scores are rank correlations over the strict upper triangles of two matrices: the similarity of pooled vectors (or a
+//! matrix from elsewhere), and human judgments. Pairs of clips are not independent, so p comes from permutations of clip labels and intervals from a
 //! bootstrap of clips ([`crate::stats::inference`]); scipy's p is given beside them because the original quotes it.
 //! `rsa.json` and `layers.csv` hold the whole curve; `ranks.npy` and `human.csv` are what comparisons read.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::embedded::Embedded;
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::embedded::{Embedded, Model};
+use super::{Context, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::npy::{self, Array};
 use crate::social::columns::{Columns, broken};
 use crate::social::judgments::{Judgments, read_names, write_square};
 use crate::social::packs::write_json;
-use crate::social::pooling::{Pool, Positions};
+use crate::social::pairing;
+use crate::social::pooling::Positions;
 use crate::social::seen::Seen;
-use crate::stats::inference::{Chosen, Inference, LayerFigures, Settings};
+use crate::stats::inference::{Chosen, Inference, LayerFigures};
 use crate::stats::pairs::{Judged, MOST_WEIGHT, Modelled};
 use crate::stats::permutation::Side;
 use crate::stats::random::Streams;
 use crate::stats::ranks::{Statistic, spearman_p};
 use crate::stats::reliability::Reliability;
-use crate::stats::rsm::{Similarity, triangle};
+use crate::stats::rsm::triangle;
 use crate::stats::stimuli::best;
-use crate::stats::triplets::Repeats;
+
+mod config;
+
+pub use config::{Clips, Config, Labels, Unobserved, Weight};
 
 /// See the module.
 pub struct Rsa;
-
-/// What to do with pairs that nobody judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Unobserved {
-    /// Leave them out.
-    #[default]
-    Mask,
-    /// Take their similarity as 0 (the original).
-    Zero,
-}
-
-/// Which clips to compare.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Clips {
-    /// Every judged clip; each must have a vector.
-    #[default]
-    Judged,
-    /// The judged clips that have a vector.
-    Common,
-}
-
-/// How much a pair counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Weight {
-    /// Every judged pair the same.
-    #[default]
-    Equal,
-    /// As often as it was judged; needs trials.
-    Judgments,
-}
-
-/// Settings of `rsa`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Pooled vectors.
-    #[schemars(extend("x-accepts" = ["embeddings"]))]
-    pub embeddings: Reference,
-    /// Human judgments: a square matrix as CSV with a header of clips (with or without a column of their names; an empty
-    /// cell is a pair that nobody judged), trials (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,…,choice`), or a
-    /// folder with `triplets.csv` (which tells what nobody judged) or `rsm.csv`.
-    #[schemars(extend("x-accepts" = ["judgments"]))]
-    pub human: Reference,
-    /// Of a folder given as `human`, this file.
-    #[serde(default)]
-    pub human_file: Option<String>,
-    /// A CSV of `index,clip_id` for judgments that name clips by number.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub names: Option<Reference>,
-    /// Which positions the vectors are means of.
-    #[serde(default = "pool")]
-    pub pool: Pool,
-    /// Leave BOS out of the pools that hold it (`all`, `exclude_soc`).
-    #[serde(default)]
-    pub exclude_bos: bool,
-    /// The layer fixed beforehand: `last`, a number, or a module as `layers.16.self_attn.v_proj` (the original's
-    /// `Linear-6-131`).
-    #[serde(default = "layer")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]+$"))]
-    pub layer: String,
-    /// The layers of the curve, among which cross-validation and the maximum choose; left out, all that are embedded.
-    #[serde(default)]
-    pub layers: Option<Vec<String>>,
-    /// How vectors are compared.
-    #[serde(default)]
-    pub similarity: Similarity,
-    /// The statistic that is tested, resampled and chosen by; all three are given.
-    #[serde(default)]
-    pub statistic: Statistic,
-    /// What to do with pairs that nobody judged.
-    #[serde(default)]
-    pub unobserved: Unobserved,
-    /// How much a pair counts.
-    #[serde(default)]
-    pub weight: Weight,
-    /// What becomes of trials that show the same clip twice.
-    #[serde(default)]
-    pub repeats: Repeats,
-    /// Which clips to compare.
-    #[serde(default)]
-    pub clips: Clips,
-    /// Which clip is in which split; needed with `held_out`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub splits: Option<Reference>,
-    /// A split that all else leaves out, and on which the layer that is best without it is scored in the end.
-    #[serde(default)]
-    pub held_out: Option<String>,
-    /// Which permuted scores count as extreme.
-    #[serde(default)]
-    pub side: Side,
-    /// Permutations of clip labels (0: no p values).
-    #[serde(default = "permutations")]
-    #[schemars(range(max = 10_000_000))]
-    pub permutations: usize,
-    /// Bootstrap draws of clips (0: no intervals).
-    #[serde(default = "replicates")]
-    #[schemars(range(max = 10_000_000))]
-    pub replicates: usize,
-    /// Permutations and bootstrap draws of the cross-validated score, in each of which layers are chosen anew.
-    #[serde(default = "cv_draws")]
-    #[schemars(range(max = 10_000_000))]
-    pub cv_draws: usize,
-    /// Folds of clips for the cross-validated choice of a layer.
-    #[serde(default = "folds")]
-    #[schemars(range(min = 2, max = 1000))]
-    pub folds: usize,
-    /// Share of the draws inside an interval.
-    #[serde(default = "confidence")]
-    #[schemars(range(min = 0.5, max = 0.9999))]
-    pub confidence: f64,
-    /// Random splits of participants for the noise ceiling (0: none).
-    #[serde(default = "ceiling_splits")]
-    #[schemars(range(max = 100_000))]
-    pub ceiling_splits: usize,
-    /// Seed of permutations, draws, folds and splits of participants.
-    #[serde(default)]
-    pub rsa_seed: u64,
-    /// Compare clips that the encoder behind the vectors was trained on (where its `seen_clips.csv` tells).
-    #[serde(default)]
-    pub allow_seen_clips: bool,
-}
-
-fn pool() -> Pool {
-    Pool::All
-}
-
-fn layer() -> String {
-    "last".to_owned()
-}
-
-fn permutations() -> usize {
-    10_000
-}
-
-fn replicates() -> usize {
-    10_000
-}
-
-fn cv_draws() -> usize {
-    1000
-}
-
-fn folds() -> usize {
-    5
-}
-
-fn confidence() -> f64 {
-    0.95
-}
-
-fn ceiling_splits() -> usize {
-    20
-}
 
 /// One layer of `rsa.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -268,21 +113,6 @@ pub struct Results {
     pub held_out: Option<HeldOut>,
 }
 
-impl Config {
-    fn settings(&self) -> Settings {
-        Settings {
-            statistic: self.statistic,
-            side: self.side,
-            permutations: self.permutations,
-            replicates: self.replicates,
-            cv_draws: self.cv_draws,
-            folds: self.folds,
-            confidence: self.confidence,
-            seed: self.rsa_seed,
-        }
-    }
-}
-
 impl Stage for Rsa {
     const KIND: &'static str = "rsa";
     const VERSION: u32 = 2;
@@ -291,10 +121,27 @@ impl Stage for Rsa {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
+        if config.matrix.is_some() {
+            config.ignore_vectors();
+        } else {
+            config.matrix_file = None;
+        }
         config.exclude_bos &= Positions::may_exclude_bos(config.pool);
         if config.held_out.is_none() {
             config.splits = None;
         }
+        if config.labels == Labels::Own {
+            config.labels_seed = 0;
+        }
+    }
+
+    fn check(config: &Config) -> Result<()> {
+        let what = match (&config.embeddings, &config.matrix) {
+            (None, None) => "neither `embeddings` nor `matrix` is given",
+            (Some(_), Some(_)) => "both `embeddings` and `matrix` are given",
+            _ => return Ok(()),
+        };
+        Err(StageError::hint(what, "give the vectors of an `embed` stage, or a similarity matrix"))
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
@@ -303,11 +150,19 @@ impl Stage for Rsa {
         let mut judgments = Judgments::read(human, config.human_file.as_deref(), names.as_ref(), config.repeats)?;
         let repeated = judgments.trials.as_ref().map(|trials| (trials.trials.len(), trials.repeated()));
         let positions = Positions::of_pool(config.pool, config.exclude_bos);
-        let vectors = Embedded::open(&inputs.get("embeddings")?.path, positions, config.similarity)?;
+        let (vectors, seen) = match inputs.optional("matrix") {
+            Some(matrix) => {
+                let file = config.matrix_file.as_deref();
+                (Model::Matrix(Judgments::read(&matrix.path, file, None, config.repeats)?), None)
+            }
+            None => {
+                let path = &inputs.get("embeddings")?.path;
+                (Model::Vectors(Embedded::open(path, positions, config.similarity)?), Seen::load(path)?)
+            }
+        };
         if config.clips == Clips::Common {
             judgments = judgments.only(|clip| vectors.has(clip));
         }
-        let seen = Seen::load(&inputs.get("embeddings")?.path)?;
         let judged = judgments.clips.iter().map(String::as_str);
         let seen = seen.map(|seen| seen.check(judged, config.allow_seen_clips)).transpose()?;
         let held_out = match &config.held_out {
@@ -325,7 +180,8 @@ impl Stage for Rsa {
             }
             None => None,
         };
-        let mut results = curve(config, &judgments, &vectors, context)?;
+        let mut pairs = Pairs::default();
+        let mut results = curve(config, &judgments, &vectors, &mut pairs, context)?;
         let mut summary = summarised(config, &judgments, &results);
         if let Some((all, repeated)) = repeated {
             summary.insert("trials".into(), all.into());
@@ -335,7 +191,7 @@ impl Stage for Rsa {
             summary.insert("clips_seen_by_encoder".into(), seen.into());
         }
         if let Some((split, part)) = held_out {
-            let tested = tested(config, split, &part, &vectors, &results)?;
+            let tested = tested(config, split, &part, &vectors, &results, &mut pairs)?;
             put_layer(&mut summary, "test_", &tested.figures);
             summary.insert("test_layer".into(), tested.layer.clone().into());
             summary.insert("test_clips".into(), tested.clips.into());
@@ -345,6 +201,9 @@ impl Stage for Rsa {
         }
         write_json(&context.folder().join("rsa.json"), &results)?;
         write_layers(context, &results)?;
+        if config.labels == Labels::Permuted {
+            pairing::write(context.folder(), pairs.iter().map(|(clip, source)| (clip.as_str(), source.as_str())))?;
+        }
         Ok(summary)
     }
 }
@@ -373,10 +232,20 @@ fn judged_side(config: &Config, judgments: &Judgments) -> Result<Judged> {
     })
 }
 
+/// Clips, each with the one whose vectors it gets.
+type Pairs = Vec<(String, String)>;
+
 /// All but the held-out split. Writes the matrices.
-fn curve(config: &Config, judgments: &Judgments, vectors: &Embedded, context: &Context) -> Result<Results> {
+fn curve(
+    config: &Config,
+    judgments: &Judgments,
+    vectors: &Model,
+    pairs: &mut Pairs,
+    context: &Context,
+) -> Result<Results> {
     let judged = judged_side(config, judgments)?;
-    let clips = &judgments.clips;
+    let clips = &config.labels.sources(&judgments.clips, config.labels_seed, "labels");
+    pairs.extend(judgments.clips.iter().cloned().zip(clips.iter().cloned()));
     let (layers, fixed) = vectors.layers(&config.layer, config.layers.as_deref())?;
     let (mut models, mut ranks) = (Vec::with_capacity(layers.len()), Vec::new());
     for (number, layer) in layers.iter().enumerate() {
@@ -451,16 +320,25 @@ fn curve(config: &Config, judgments: &Judgments, vectors: &Embedded, context: &C
 }
 
 /// The layer that is best on the other splits, on the held-out one.
-fn tested(config: &Config, split: String, part: &Judgments, vectors: &Embedded, results: &Results) -> Result<HeldOut> {
+fn tested(
+    config: &Config,
+    split: String,
+    part: &Judgments,
+    vectors: &Model,
+    results: &Results,
+    pairs: &mut Pairs,
+) -> Result<HeldOut> {
     let layer = results.maximum.as_ref().map_or_else(|| results.fixed.clone(), |maximum| maximum.layer.clone());
     let judged = judged_side(config, part)?;
-    let similarity = vectors.similarity(&part.clips, &layer)?;
+    let clips = config.labels.sources(&part.clips, config.labels_seed, "held-out labels");
+    let similarity = vectors.similarity(&clips, &layer)?;
     let similarity = similarity.map_err(|clip| {
         StageError::new(format!("the vector of clip `{clip}` has no direction to compare in layer `{layer}`"))
     })?;
     let models = [Modelled::new(&judged, &triangle(&similarity, part.clips.len()))];
     let settings = config.settings();
     let figures = Inference::new(&judged, &settings).layers(&models).swap_remove(0);
+    pairs.extend(part.clips.iter().cloned().zip(clips));
     let streams = Streams::new(config.rsa_seed, Rsa::KIND);
     let zeros = config.unobserved == Unobserved::Zero;
     let ceiling = part.reliability(zeros, config.ceiling_splits, &streams);

@@ -13,18 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::embed::{Description, PoolState};
 use super::estimate::{Memory, Size};
 use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
 use crate::npy::{self, Array};
-use crate::social::packs::write_json;
-use crate::social::pooling::{Pool, Positions};
-use crate::social::prompt::Inject;
+use crate::social::judgments::write_square;
 use crate::social::transcripts::{self, Clip, Utterance, Word};
 use crate::stats::random::{Stream, Streams};
 use crate::vision::world::enumeration::{Enumeration, Knowledge, role};
 use crate::vision::world::grammar::{self, ACTIONS, AGENTS, BACKGROUNDS, PATIENTS, PLACES};
-use crate::vision::world::judgments::{Ceiling, Judgments, vectors_of};
+use crate::vision::world::judgments::{Ceiling, Judgments};
 use crate::vision::world::render::{self, Layout};
 use crate::vision::world::{Latents, World};
 
@@ -109,10 +106,10 @@ struct Simulated {
 
 impl Stage for SimulateClips {
     const KIND: &'static str = "simulate_clips";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Renders clips of shapes that interact, with captions, word times, exact entropies and similarity judgments";
-    const GIVES: &'static [&'static str] = &["frames", "text", "judgments", "embeddings", "world"];
+    const GIVES: &'static [&'static str] = &["frames", "text", "judgments", "world"];
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &super::Upstream) {
@@ -318,8 +315,9 @@ fn write_entropy(enumeration: &Enumeration, folder: &Path) -> Result<()> {
 }
 
 /// `triplets.csv` (each choice, by clip ids), `rsm.csv` (kept over shown; 0 for a pair never shown, as the published
-/// human matrices have it), `background.csv` (1 where two clips have the same background, which no caption mentions), and
-/// what perfect predictors know and would reach.
+/// human matrices have it), `background.csv` (1 where two clips have the same background, which no caption mentions), what
+/// perfect readers of captions (`expected_text.csv`) and perfect viewers (`expected_full.csv`) expect, and what they would
+/// reach.
 fn write_judgments(config: &Config, clips: &[Simulated], folder: &Path) -> Result<Option<(Ceiling, Ceiling)>> {
     if config.judged_clips == 0 {
         return Ok(None);
@@ -338,42 +336,19 @@ fn write_judgments(config: &Config, clips: &[Simulated], folder: &Path) -> Resul
     }
     triplets.finish()?;
 
-    let ids: Vec<&str> = judged.iter().map(|clip| clip.id.as_str()).collect();
+    let ids: Vec<String> = judged.iter().map(|clip| clip.id.clone()).collect();
     let similarity = judgments.similarity();
-    let rows = similarity.iter().map(|row| row.iter().map(|value| value.unwrap_or(0.0)).collect()).collect();
-    for (name, rows) in [("rsm.csv", rows), ("background.csv", judgments.same_background())] {
-        let mut matrix = table(&folder.join(name), &ids)?;
-        for row in &rows {
-            matrix.write(row.iter().map(f64::to_string))?;
-        }
-        matrix.finish()?;
+    let similarity = similarity.iter().map(|row| row.iter().map(|value| value.unwrap_or(0.0)).collect()).collect();
+    for (name, rows) in [
+        ("rsm.csv", similarity),
+        ("background.csv", judgments.same_background()),
+        ("expected_text.csv", judgments.expected_of_captions()),
+        ("expected_full.csv", judgments.expected_of_pictures()),
+    ] {
+        let rows: Vec<Vec<f64>> = rows;
+        write_square(&folder.join(name), &ids, |cell| rows[cell / ids.len()][cell % ids.len()].to_string())?;
     }
-    write_knowledge(&judgments, judged, folder)?;
     Ok(judgments.full_ceiling().zip(judgments.text_ceiling()))
-}
-
-/// What perfect readers of captions (layer `text`) and perfect viewers (layer `full`) expect of the judgments, as
-/// embeddings of the judged clips, so that it goes the way of every model's.
-fn write_knowledge(judgments: &Judgments, judged: &[Simulated], folder: &Path) -> Result<()> {
-    let layers = [("text", judgments.expected_of_captions()), ("full", judgments.expected_of_pictures())];
-    let arrays = layers.each_ref().map(|(layer, expected)| {
-        let values = vectors_of(expected).into_iter().flatten().map(|value| value as f32).collect();
-        (format!("{}.{layer}", Pool::All.name()), Array::new([judged.len(), judged.len()], values))
-    });
-    npy::write_npz(&folder.join("embeddings.npz"), arrays.iter().map(|(name, array)| (name.as_str(), array)))?;
-    let positions = Positions { pool: Pool::All, exclude_bos: false };
-    let description = Description {
-        inject: Inject::None,
-        layers: layers.map(|(layer, _)| layer.to_owned()).to_vec(),
-        hidden: judged.len(),
-        pools: vec![PoolState { positions, undefined: None }],
-    };
-    write_json(&folder.join("embeddings.json"), &description)?;
-    let mut clips = table(&folder.join("clips.csv"), &["clip_id", "split", "group", "row"])?;
-    for (row, clip) in judged.iter().enumerate() {
-        clips.write([&clip.id, clip.split, &clip.id, &row.to_string()])?;
-    }
-    clips.finish()
 }
 
 fn write_world(
@@ -468,10 +443,9 @@ mod tests {
             [
                 "background.csv",
                 "captions.csv",
-                "clips.csv",
-                "embeddings.json",
-                "embeddings.npz",
                 "entropy.csv",
+                "expected_full.csv",
+                "expected_text.csv",
                 "frames.npy",
                 "latents.csv",
                 "manifest.csv",
@@ -483,11 +457,7 @@ mod tests {
         );
         for (name, content) in &first {
             let changed = other.iter().any(|(other, new)| other == name && new != content);
-            assert_eq!(
-                changed,
-                !matches!(name.as_str(), "clips.csv" | "embeddings.json" | "entropy.csv" | "manifest.csv"),
-                "{name}"
-            );
+            assert_eq!(changed, !matches!(name.as_str(), "entropy.csv" | "manifest.csv"), "{name}");
         }
     }
 

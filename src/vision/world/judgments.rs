@@ -7,6 +7,7 @@
 use super::grammar::{ACTIONS, BACKGROUNDS, Latents};
 use crate::stats::random::Stream;
 use crate::stats::ranks::{rho_a, spearman};
+use crate::stats::rsm::upper_triangle;
 
 /// Utility of one shared property; the larger, the less noisy the choices.
 pub const SHARPNESS: f64 = 2.0;
@@ -52,11 +53,13 @@ fn shared(a: &Latents, b: &Latents) -> f64 {
     alike.sum::<f64>() / a.phases.len() as f64
 }
 
-/// Probabilities that each of three clips is the odd one out, from the utilities of the pairs that leave it out.
+/// Probabilities that each of three clips is the odd one out, from the utilities of the pairs that leave it out. Bit by bit
+/// the same in every order of the three and for equal differences of utilities.
 fn odds(utilities: [f64; 3]) -> [f64; 3] {
-    let weights = utilities.map(f64::exp);
-    let sum: f64 = weights.iter().sum();
-    weights.map(|weight| weight / sum)
+    [0, 1, 2].map(|odd| {
+        let against = |other: usize| (utilities[(odd + other) % 3] - utilities[odd]).exp();
+        1.0 / (1.0 + (against(1) + against(2)))
+    })
 }
 
 impl Judgments {
@@ -111,25 +114,27 @@ impl Judgments {
     }
 
     fn with_pictures(&self, trio: [usize; 3]) -> [f64; 3] {
-        self.odds_given(trio, trio.map(|clip| self.latents[clip].background))
+        let [a, b, c] = trio.map(|clip| self.latents[clip].background);
+        self.odds_given(trio, [b == c, c == a, a == b])
     }
 
     fn with_captions(&self, trio: [usize; 3]) -> [f64; 3] {
-        let tones = BACKGROUNDS.len();
-        let mut sum = [0.0; 3];
-        // Only which backgrounds are equal matters, so the first may be held fixed.
-        for combination in 0..tones * tones {
-            let odds = self.odds_given(trio, [0, combination % tones, combination / tones]);
-            sum.iter_mut().zip(odds).for_each(|(sum, odds)| *sum += odds / (tones * tones) as f64);
-        }
-        sum
+        let tones = BACKGROUNDS.len() as f64;
+        let all = self.odds_given(trio, [true; 3]);
+        let none = self.odds_given(trio, [false; 3]);
+        let one = [0, 1, 2].map(|pair| self.odds_given(trio, [pair == 0, pair == 1, pair == 2]));
+        [0, 1, 2].map(|odd| {
+            let others = one[(odd + 1) % 3][odd] + one[(odd + 2) % 3][odd];
+            let (two, three) = (tones - 1.0, (tones - 1.0) * (tones - 2.0));
+            (all[odd] + three * none[odd] + two * (one[odd][odd] + others)) / (tones * tones)
+        })
     }
 
-    fn odds_given(&self, trio: [usize; 3], backgrounds: [usize; 3]) -> [f64; 3] {
+    /// `alike` tells of each clip whether the other two have the same background.
+    fn odds_given(&self, trio: [usize; 3], alike: [bool; 3]) -> [f64; 3] {
         odds([0, 1, 2].map(|odd| {
             let (a, b) = ((odd + 1) % 3, (odd + 2) % 3);
-            let alike = shared(&self.latents[trio[a]], &self.latents[trio[b]]);
-            SHARPNESS * (alike + f64::from(backgrounds[a] == backgrounds[b]))
+            SHARPNESS * (shared(&self.latents[trio[a]], &self.latents[trio[b]]) + f64::from(alike[odd]))
         }))
     }
 
@@ -149,18 +154,24 @@ impl Judgments {
         self.latents.iter().map(|a| self.latents.iter().map(|b| same(a, b)).collect()).collect()
     }
 
-    /// `believed` gives the odds that the predictor expects of three clips.
+    /// `believed` gives the odds that the predictor expects of three clips. Pairs that stand in the same relations to
+    /// the other clips get the same number bit by bit, because ranks tell the last bit: terms are added in ascending order.
     fn expected(&self, believed: impl Fn([usize; 3]) -> [f64; 3]) -> Vec<Vec<f64>> {
         let clips = self.latents.len();
-        let mut expected = vec![vec![0.0; clips]; clips];
+        let mut terms = vec![Vec::with_capacity(clips.saturating_sub(2)); clips * clips];
         for trio in trios(clips) {
             let [a, b, c] = trio;
             for ((row, column), kept) in [(b, c), (a, c), (a, b)].into_iter().zip(believed(trio)) {
-                expected[row][column] += kept / (clips - 2) as f64;
-                expected[column][row] = expected[row][column];
+                terms[row * clips + column].push(kept);
             }
         }
-        (0..clips).for_each(|clip| expected[clip][clip] = 1.0);
+        let mut expected = vec![vec![1.0; clips]; clips];
+        for (row, column) in upper_triangle(clips) {
+            let terms = &mut terms[row * clips + column];
+            terms.sort_by(f64::total_cmp);
+            expected[row][column] = terms.iter().sum::<f64>() / terms.len() as f64;
+            expected[column][row] = expected[row][column];
+        }
         expected
     }
 
@@ -175,9 +186,8 @@ impl Judgments {
             count += 1;
         }
         let (expected, judged) = (self.expected(believed), self.similarity());
-        let pairs = (0..clips).flat_map(|a| (a + 1..clips).map(move |b| (a, b)));
         let (model, human): (Vec<f64>, Vec<f64>) =
-            pairs.filter_map(|(a, b)| Some((expected[a][b], judged[a][b]?))).unzip();
+            upper_triangle(clips).filter_map(|(a, b)| Some((expected[a][b], judged[a][b]?))).unzip();
         let (spearman, _) = spearman(&model, &human)?;
         Some(Ceiling { spearman, rho_a: rho_a(&model, &human)?, choices: right / f64::from(count) })
     }
@@ -187,28 +197,6 @@ impl Judgments {
 fn trios(clips: usize) -> impl Iterator<Item = [usize; 3]> {
     let after = move |a: usize| (a + 1..clips).flat_map(move |b| (b + 1..clips).map(move |c| [a, b, c]));
     (0..clips).flat_map(after)
-}
-
-/// Vectors `[rows, rows]` whose cosines are proportional to the off-diagonal values of a symmetric matrix of values of at
-/// least 0: the rows of the Cholesky factor of the matrix with one large value all along its diagonal. They let a
-/// similarity matrix pass where vectors are asked for, with every rank as it is.
-pub fn vectors_of(matrix: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let rows = matrix.len();
-    let beside = |row: usize| (0..rows).filter(move |&column| column != row).map(move |column| matrix[row][column]);
-    // A diagonal above every sum of the others makes the matrix positive definite.
-    let diagonal = 1.0 + (0..rows).map(|row| beside(row).sum::<f64>()).fold(0.0, f64::max);
-    let mut factor = vec![vec![0.0; rows]; rows];
-    for row in 0..rows {
-        for column in 0..=row {
-            let done: f64 = (0..column).map(|k| factor[row][k] * factor[column][k]).sum();
-            factor[row][column] = if row == column {
-                (diagonal - done).sqrt()
-            } else {
-                (matrix[row][column] - done) / factor[column][column]
-            };
-        }
-    }
-    factor
 }
 
 #[cfg(test)]
@@ -232,14 +220,59 @@ mod tests {
         assert!(full.spearman < 0.99 && text.choices < full.choices && full.choices < 0.9, "{text:?} {full:?}");
     }
 
+    /// The levels of `expected`, if those that are nearly equal are equal.
+    fn levels(expected: &[Vec<f64>]) -> Vec<f64> {
+        let mut values: Vec<f64> = upper_triangle(expected.len()).map(|(a, b)| expected[a][b]).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        assert!(values.windows(2).all(|pair| pair[1] - pair[0] > 1e-9), "equal but for rounding: {values:?}");
+        values
+    }
+
     #[test]
-    fn vectors_have_the_cosines_of_a_matrix() {
-        let expected = judged(0).expected_of_pictures();
-        let rows = vectors_of(&expected);
-        let similarity = crate::stats::rsm::matrix(&rows, crate::stats::rsm::Similarity::Cosine).expect("not zero");
-        let scale = expected[0][1] / similarity[1];
-        for (a, b) in crate::stats::rsm::upper_triangle(30) {
-            assert!((similarity[a * 30 + b] * scale - expected[a][b]).abs() < 1e-12);
+    fn equal_pairs_have_the_same_expectation_bit_by_bit() {
+        for world in [World::OneClause, World::TwoClause] {
+            let mut stream = Streams::new(0, "test").named("latents");
+            let mut latents: Vec<Latents> = (0..24).map(|_| world.draw(&mut stream)).collect();
+            // Every clip twice: the pairs of (a, b), (a', b), (a, b') and (a', b') are equal, the clips in another order.
+            latents.extend(latents.clone().into_iter().rev());
+            let judgments = Judgments { latents, trials: Vec::new() };
+            for expected in [judgments.expected_of_captions(), judgments.expected_of_pictures()] {
+                let twin = |clip: usize| 47 - clip;
+                for (a, b) in upper_triangle(24) {
+                    let others = [expected[twin(a)][b], expected[a][twin(b)], expected[twin(a)][twin(b)]];
+                    assert_eq!(others, [expected[a][b]; 3]);
+                }
+                levels(&expected);
+            }
+        }
+    }
+
+    #[test]
+    fn expectations_are_the_mean_over_third_clips_and_backgrounds() {
+        let judgments = judged(0);
+        let (full, text) = (judgments.expected_of_pictures(), judgments.expected_of_captions());
+        let utility = |a: usize, b: usize, tones: [usize; 30]| {
+            let alike = shared(&judgments.latents[a], &judgments.latents[b]) + f64::from(tones[a] == tones[b]);
+            (SHARPNESS * alike).exp()
+        };
+        let kept = |trio: [usize; 3], tones: [usize; 30]| {
+            let [a, b, c] = trio;
+            let weights = [utility(a, b, tones), utility(a, c, tones), utility(b, c, tones)];
+            weights[0] / weights.iter().sum::<f64>()
+        };
+        let own = std::array::from_fn(|clip| judgments.latents[clip].background);
+        for (a, b) in [(0, 1), (3, 17), (28, 29)] {
+            let thirds: Vec<usize> = (0..30).filter(|&c| c != a && c != b).collect();
+            let seen: f64 = thirds.iter().map(|&c| kept([a, b, c], own)).sum();
+            assert!((full[a][b] - seen / 28.0).abs() < 1e-12);
+            let (count, mut read) = (BACKGROUNDS.len(), 0.0);
+            for (&c, number) in thirds.iter().flat_map(|c| (0..count.pow(3)).map(move |number| (c, number))) {
+                let mut tones = own;
+                (tones[a], tones[b], tones[c]) = (number % count, number / count % count, number / count / count);
+                read += kept([a, b, c], tones);
+            }
+            assert!((text[a][b] - read / (28 * count.pow(3)) as f64).abs() < 1e-12);
         }
     }
 
@@ -252,7 +285,7 @@ mod tests {
         let counted = |a: usize, b: usize| {
             shared(&latents[a], &latents[b]) + f64::from(latents[a].background == latents[b].background)
         };
-        let pairs = crate::stats::rsm::upper_triangle(30);
+        let pairs = upper_triangle(30);
         let (model, human): (Vec<f64>, Vec<f64>) =
             pairs.filter_map(|(a, b)| Some((counted(a, b), judged[a][b]?))).unzip();
         assert!(rho_a(&model, &human).expect("varies") < ceiling.rho_a);
