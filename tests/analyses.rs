@@ -24,8 +24,6 @@ frames_per_phase = 1
 judged_clips     = 0
 [stages.projector]
 steps = 20
-[stages.perplexity]
-label_eos = false
 [stages.lens]
 kind      = "logit_lens"
 text      = "stage:clips"
@@ -102,28 +100,64 @@ fn number(row: &BTreeMap<String, String>, column: &str) -> f64 {
     row[column].parse().unwrap_or_else(|_| panic!("`{}` in {column}", row[column]))
 }
 
+/// The lens of the last layer is the model: −ln p of every target as `perplexity` has it. Gives the lens's artifact.
+fn the_last_layer_is_what_is_scored(folder: &Folder, inject: &str) -> PathBuf {
+    let (lens, _) = stage(folder, inject, "lens");
+    let (scores, _) = stage(folder, inject, "perplexity");
+    let scored: BTreeMap<(String, String), f64> = rows(&scores.join("targets.csv"))
+        .iter()
+        .map(|row| ((row["clip_id"].clone(), row["target"].clone()), number(row, "nll")))
+        .collect();
+    let seen = rows(&lens.join("lens.csv"));
+    let last: Vec<_> = seen.iter().filter(|row| row["layer"] == "last" && row["condition"] == "with").collect();
+    assert_eq!(last.len(), scored.len());
+    for row in last {
+        let nll = scored[&(row["clip_id"].clone(), row["target"].clone())];
+        assert!((number(row, "ce") - nll).abs() < 1e-4, "{} and not {nll}", row["ce"]);
+        assert_eq!(number(row, "rank") == 1.0, number(row, "margin") > 0.0, "{row:?}");
+    }
+    lens
+}
+
+/// Tags, zeroed places and labels are taken over from the projector's training, norms and precision are as set.
+#[test]
+fn the_model_is_looked_into_as_it_was_trained() {
+    let folder = Folder::new();
+    experiment(&folder);
+    let set = |what: &str| {
+        let mut arguments = vec!["run", "looked.toml"];
+        let trained = ["projector.tags=\"prompt\"", "projector.caption_tag=\": \"", "projector.disabled=\"zeroed\""];
+        let targets = "run.targets=[\"lens\", \"attention\", \"perplexity\"]";
+        for set in trained.into_iter().chain([targets]).chain(what.split_whitespace()) {
+            arguments.extend(["--set", set]);
+        }
+        folder.ok(&arguments);
+        the_last_layer_is_what_is_scored(&folder, "global");
+        stage(&folder, "global", "attention")
+    };
+    let (attention, plain) = set("");
+    let shares = rows(&attention.join("attention.csv"));
+    assert!(shares.iter().any(|row| row["to"] == "zeroed" && row["condition"] == "own"), "the places of local tokens");
+    let share = |figures: &Value| figures["to_soc_g"].as_f64().expect("a share");
+    let (_, other) = set("lens.norm_epsilon=0.5 perplexity.norm_epsilon=0.5 attention.norm_epsilon=0.5");
+    assert_ne!(share(&plain), share(&other), "norms are as set");
+    let targets = "run.targets=[\"attention\", \"perplexity\"]";
+    folder.ok(&["run", "looked.toml", "--set", targets, "--set", "attention.precision=\"bf16\""]);
+    let (_, rounded) = stage(&folder, "full", "attention");
+    folder.ok(&["run", "looked.toml", "--set", targets]);
+    let (_, exact) = stage(&folder, "full", "attention");
+    let apart = (share(&rounded) - share(&exact)).abs();
+    assert!(apart > 0.0 && apart < 0.02, "bf16 is near f32 and not the same: {rounded} {exact}");
+}
+
 #[test]
 fn what_is_looked_into_is_what_is_scored() {
     let folder = Folder::new();
     experiment(&folder);
     folder.ok(&["run", "looked.toml"]);
 
-    // The lens of the last layer is the model: −ln p of every target as `perplexity` has it.
     for inject in ["global", "full"] {
-        let (lens, _) = stage(&folder, inject, "lens");
-        let (scores, _) = stage(&folder, inject, "perplexity");
-        let scored: BTreeMap<(String, String), f64> = rows(&scores.join("targets.csv"))
-            .iter()
-            .map(|row| ((row["clip_id"].clone(), row["target"].clone()), number(row, "nll")))
-            .collect();
-        let seen = rows(&lens.join("lens.csv"));
-        let last: Vec<_> = seen.iter().filter(|row| row["layer"] == "last" && row["condition"] == "with").collect();
-        assert_eq!(last.len(), scored.len());
-        for row in last {
-            let nll = scored[&(row["clip_id"].clone(), row["target"].clone())];
-            assert!((number(row, "ce") - nll).abs() < 1e-4, "{} and not {nll}", row["ce"]);
-            assert_eq!(number(row, "rank") == 1.0, number(row, "margin") > 0.0, "{row:?}");
-        }
+        let lens = the_last_layer_is_what_is_scored(&folder, inject);
         // Without social tokens it is the same in both arms.
         let table = std::fs::read_to_string(lens.join("layerwise_ce.tsv")).expect("is written");
         assert_eq!(table.lines().next(), Some("layer\twith\twithout"));
@@ -168,7 +202,8 @@ fn what_is_looked_into_is_what_is_scored() {
         .filter(|row| row["condition"] == "own" && row["layer"] == "0")
         .map(|row| row["kind"].clone())
         .collect();
-    assert_eq!(pieces.iter().filter(|kind| *kind == "soc_l").count(), 3, "after one, bites and one: {pieces:?}");
+    let locals = pieces.iter().filter(|kind| *kind == "soc_l").count();
+    assert_eq!(locals, 4, "after one, bites, one and, because EOS is predicted as in training, door: {pieces:?}");
     assert_eq!(pieces[1], "soc_g");
 
     let (compared, figures) = stage(&folder, "full", "compared");

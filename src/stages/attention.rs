@@ -18,14 +18,15 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::estimate::{Passes, social};
-use super::perplexity::{caption_index, inherit, language};
+use super::as_trained::{self, Reading, Text};
+use super::estimate::Passes;
+use super::perplexity::{caption_index, language};
 use super::subject::{Example, Subject};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::social::columns::broken;
 use crate::social::injection::{self, Batch, Prepared};
 use crate::social::material;
-use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples};
+use crate::social::prompt::{Inject, Prompt};
 use crate::social::samples::{Sequence, Slot};
 
 /// See the module.
@@ -78,21 +79,12 @@ pub struct Config {
     /// Of several captions of a clip this one, from 1; 0 takes all.
     #[serde(default = "caption_index")]
     pub caption_index: usize,
-    /// What one sample is.
-    #[serde(default)]
-    pub samples: Option<Samples>,
-    /// Begin with BOS.
-    #[serde(default)]
-    pub bos: Option<bool>,
-    /// Whether the embedding scale acts on text rows before the injection or on everything after it.
-    #[serde(default)]
-    pub embedding_scale: Option<EmbeddingScale>,
-    /// Text between the global token and the first word.
-    #[serde(default)]
-    pub lead_in: Option<String>,
-    /// Longest text in tokens.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
+    /// What text is read.
+    #[serde(flatten)]
+    pub as_text: Text,
+    /// How it is read.
+    #[serde(flatten)]
+    pub reading: Reading,
     /// Samples at once.
     #[serde(default = "batch")]
     #[schemars(range(min = 1), extend("x-key" = false))]
@@ -113,15 +105,7 @@ fn batch() -> usize {
 
 impl Config {
     fn prompt(&self, inject: Inject) -> Prompt {
-        let default = Prompt::default();
-        Prompt {
-            inject,
-            samples: self.samples.unwrap_or(default.samples),
-            bos: self.bos.unwrap_or(default.bos),
-            lead_in: self.lead_in.clone().unwrap_or(default.lead_in),
-            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
-            ..Prompt::default()
-        }
+        Prompt { disabled: self.reading.disabled.unwrap_or_default(), ..self.as_text.prompt(inject) }
     }
 }
 
@@ -183,26 +167,18 @@ impl Class {
 
 impl Stage for Attention {
     const KIND: &'static str = "attention";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Averages attention to BOS, social tokens and text over legal queries, per layer and head, beside controls";
     const GIVES: &'static [&'static str] = &["attention"];
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        let default = Prompt::default();
-        inherit(&mut config.samples, upstream, "samples", default.samples);
-        inherit(&mut config.bos, upstream, "bos", default.bos);
-        inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
-        inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
-        inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
-        config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
-        if config.projector.is_none() {
-            config.inject = config.inject.or(Some(Inject::None));
-        }
+        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.as_text.inherit(upstream);
+        config.reading.inherit(upstream, config.inject);
         if config.inject == Some(Inject::None) {
             (config.packs, config.projector, config.frames, config.features) = (None, None, None, None);
-            config.embedding_scale = Some(EmbeddingScale::default());
             config.examples.iter_mut().for_each(|example| example.frame = None);
         }
         if config.examples.is_empty() {
@@ -214,24 +190,21 @@ impl Stage for Attention {
         if !config.examples.is_empty() {
             return Estimate::default();
         }
-        let text = inputs.of("text");
-        let inject = config.inject.unwrap_or(Inject::None);
-        let passes = Passes {
-            network: inputs.of("language").network.as_ref(),
-            sequences: text.clips_in(&config.split),
-            words: text.words,
-            social: social(inject, text.words),
-            batch: config.batch as u64,
-            // Once per condition.
-            repeats: if inject == Inject::None { 1.0 } else { Condition::ALL.len() as f64 },
-            backward: false,
-        };
-        passes.estimate()
+        // Once per condition.
+        let none = config.inject.unwrap_or(Inject::None) == Inject::None;
+        let repeats = if none { 1.0 } else { Condition::ALL.len() as f64 };
+        let passes = Passes { repeats, ..Passes::once(inputs, &config.split, config.inject, config.batch) };
+        let mut estimate = passes.estimate();
+        if let (Some(network), Some(tokens), Some(memory)) = (passes.network, passes.tokens(), &mut estimate.memory) {
+            // A layer's weights in f32, where they were made and where they are read.
+            memory.each += 2 * 4 * network.heads * (tokens.ceil() as u64).pow(2);
+        }
+        estimate
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let chosen = (config.inject, config.examples.as_slice());
-        let subject = Subject::load(inputs, context, chosen, (&config.split, config.caption_index))?;
+        let subject = Subject::load(inputs, context, &config.reading, chosen, (&config.split, config.caption_index))?;
         let conditions: &[Condition] =
             if subject.inject == Inject::None { &[Condition::None] } else { &Condition::ALL };
         let mut found = Found::new(subject.language.gemma.config().layers(), subject.language.gemma.config().heads);
@@ -277,7 +250,7 @@ fn look(
             let shape = [rows.len() / hidden, hidden];
             Tensor::<2>::from_data(TensorData::new(rows, shape), &subject.device)
         });
-        let inputs = batch.inputs(gemma, social, config.embedding_scale.unwrap_or_default());
+        let inputs = batch.inputs(gemma, social, config.reading.embedding_scale.unwrap_or_default());
         gemma.attentions(inputs, |layer, weights| {
             let [_, heads, length, _] = weights.dims();
             let reach = gemma.reach(layer, length);

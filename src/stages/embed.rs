@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Tensor;
 
-use super::estimate::{Passes, social};
-use super::perplexity::{caption_index, inherit, language, no_projector};
+use super::as_trained::{inherit, inherit_inject};
+use super::estimate::Passes;
+use super::perplexity::{caption_index, language, no_projector};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::models::gemma::modules::{Module, Part};
 use crate::models::gemma::{GemmaConfig, Output};
@@ -245,10 +246,7 @@ impl Stage for Embed {
         inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
         inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
         inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
-        config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
-        if config.projector.is_none() {
-            config.inject = config.inject.or(Some(Inject::None));
-        }
+        inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
         if config.inject == Some(Inject::None) {
             config.packs = None;
             config.projector = None;
@@ -258,17 +256,7 @@ impl Stage for Embed {
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        let text = inputs.of("text");
-        let passes = Passes {
-            network: inputs.of("language").network.as_ref(),
-            sequences: text.clips_in(&config.split),
-            words: text.words,
-            social: social(config.inject.unwrap_or(Inject::None), text.words),
-            batch: config.batch as u64,
-            repeats: 1.0,
-            backward: false,
-        };
-        passes.estimate()
+        Passes::once(inputs, &config.split, config.inject, config.batch).estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

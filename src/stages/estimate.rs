@@ -234,11 +234,30 @@ pub struct Passes<'a> {
     pub backward: bool,
 }
 
-impl Passes<'_> {
+impl<'a> Passes<'a> {
+    /// One forward pass over the `text` of a split through `language`.
+    pub fn once(inputs: &'a Expected, split: &str, inject: Option<Inject>, batch: usize) -> Self {
+        let text = inputs.of("text");
+        Self {
+            network: inputs.of("language").network.as_ref(),
+            sequences: text.clips_in(split),
+            words: text.words,
+            social: social(inject.unwrap_or(Inject::None), text.words),
+            batch: batch as u64,
+            repeats: 1.0,
+            backward: false,
+        }
+    }
+
+    /// Tokens of a sequence, as far as the model and the text are known.
+    pub fn tokens(&self) -> Option<f64> {
+        Some(self.network?.tokens(self.words?) + self.social + 2.0)
+    }
+
     /// Operations and memory; unknown as far as the model or the text are.
     pub fn estimate(&self) -> Estimate {
         let Some(network) = self.network else { return Estimate::default() };
-        let tokens = self.words.map(|words| network.tokens(words) + self.social + 2.0);
+        let tokens = self.tokens();
         // Backwards to the inputs costs what forwards does: the weights get no gradient.
         let passes = if self.backward { 2.0 } else { 1.0 };
         let flops = tokens.zip(self.sequences).map(|(tokens, sequences)| {

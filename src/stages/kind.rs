@@ -191,11 +191,16 @@ impl Kind {
 
 /// The JSON Schema of a settings type, with nothing referred to.
 pub fn schema_of<C: JsonSchema>() -> Value {
-    schemars::generate::SchemaSettings::draft2020_12()
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
         .into_root_schema_for::<C>()
-        .to_value()
+        .to_value();
+    // A type that takes others in (`flatten`) has all their fields among its own, so the plainer word says the same.
+    if let Some(denied) = schema.as_object_mut().and_then(|schema| schema.remove("unevaluatedProperties")) {
+        schema["additionalProperties"] = denied;
+    }
+    schema
 }
 
 /// `inputs` of `inputs.NAME`.

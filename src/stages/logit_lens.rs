@@ -18,15 +18,16 @@ use burn::tensor::{Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::estimate::{Passes, social};
-use super::perplexity::{caption_index, inherit, language};
+use super::as_trained::{self, Text};
+use super::estimate::Passes;
+use super::perplexity::{caption_index, language};
 use super::subject::{Example, Subject};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::models::gemma::Gemma;
 use crate::social::columns::broken;
 use crate::social::injection;
 use crate::social::material::{self, Reader};
-use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples};
+use crate::social::prompt::{Inject, Prompt};
 use crate::social::samples::{Sequence, Target};
 
 /// See the module.
@@ -94,21 +95,12 @@ pub struct Config {
     /// Of several captions of a clip this one, from 1; 0 takes all.
     #[serde(default = "caption_index")]
     pub caption_index: usize,
-    /// What one sample is: `utterance` goes along a caption in one pass.
-    #[serde(default)]
-    pub samples: Option<Samples>,
-    /// Begin with BOS.
-    #[serde(default)]
-    pub bos: Option<bool>,
-    /// Whether the embedding scale acts on text rows before the injection or on everything after it.
-    #[serde(default)]
-    pub embedding_scale: Option<EmbeddingScale>,
-    /// Text between the global token and the first word.
-    #[serde(default)]
-    pub lead_in: Option<String>,
-    /// Longest text in tokens.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
+    /// What text is read.
+    #[serde(flatten)]
+    pub as_text: Text,
+    /// How it is read.
+    #[serde(flatten)]
+    pub reading: as_trained::Reading,
     /// Samples at once.
     #[serde(default = "batch")]
     #[schemars(range(min = 1), extend("x-key" = false))]
@@ -129,40 +121,24 @@ fn batch() -> usize {
 
 impl Config {
     fn prompt(&self, inject: Inject) -> Prompt {
-        let default = Prompt::default();
-        Prompt {
-            inject,
-            samples: self.samples.unwrap_or(default.samples),
-            bos: self.bos.unwrap_or(default.bos),
-            lead_in: self.lead_in.clone().unwrap_or(default.lead_in),
-            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
-            ..Prompt::default()
-        }
+        Prompt { disabled: self.reading.disabled.unwrap_or_default(), ..self.as_text.prompt(inject) }
     }
 }
 
 impl Stage for LogitLens {
     const KIND: &'static str = "logit_lens";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Reads every layer's states through the final norm and the vocabulary head, with and without social tokens";
     const GIVES: &'static [&'static str] = &["lens"];
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        let default = Prompt::default();
-        inherit(&mut config.samples, upstream, "samples", default.samples);
-        inherit(&mut config.bos, upstream, "bos", default.bos);
-        inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
-        inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
-        inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
-        config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
-        if config.projector.is_none() {
-            config.inject = config.inject.or(Some(Inject::None));
-        }
+        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.as_text.inherit(upstream);
+        config.reading.inherit(upstream, config.inject);
         if config.inject == Some(Inject::None) {
             (config.packs, config.projector, config.frames, config.features) = (None, None, None, None);
-            config.embedding_scale = Some(EmbeddingScale::default());
             config.examples.iter_mut().for_each(|example| example.frame = None);
         }
         if config.examples.is_empty() {
@@ -174,24 +150,27 @@ impl Stage for LogitLens {
         if !config.examples.is_empty() {
             return Estimate::default();
         }
-        let text = inputs.of("text");
         let inject = config.inject.unwrap_or(Inject::None);
-        let passes = Passes {
-            network: inputs.of("language").network.as_ref(),
-            sequences: text.clips_in(&config.split),
-            words: text.words,
-            social: social(inject, text.words),
-            batch: config.batch as u64,
-            // With and without social tokens; the heads of the layers between come on top.
-            repeats: if inject == Inject::None { 1.0 } else { 2.0 },
-            backward: false,
-        };
-        passes.estimate()
+        let repeats = if inject == Inject::None { 1.0 } else { 2.0 };
+        let passes = Passes { repeats, ..Passes::once(inputs, &config.split, config.inject, config.batch) };
+        let mut estimate = passes.estimate();
+        if let (Some(network), Some(tokens)) = (passes.network, passes.tokens()) {
+            // Every layer's states are kept to the end of the pass, and each goes through the vocabulary head; the last
+            // layer's is in the estimate already.
+            let states = network.layers as f64 * tokens;
+            if let (Some(flops), Some(sequences)) = (&mut estimate.flops, passes.sequences) {
+                *flops += states * network.head() * repeats * sequences as f64;
+            }
+            if let Some(memory) = &mut estimate.memory {
+                memory.each += 4 * (states.ceil() as u64) * network.hidden;
+            }
+        }
+        estimate
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let chosen = (config.inject, config.examples.as_slice());
-        let subject = Subject::load(inputs, context, chosen, (&config.split, config.caption_index))?;
+        let subject = Subject::load(inputs, context, &config.reading, chosen, (&config.split, config.caption_index))?;
         let without = look(config, &subject, Inject::None, context, 0)?;
         let with = match subject.inject {
             Inject::None => None,
@@ -257,7 +236,7 @@ fn look(config: &Config, subject: &Subject, inject: Inject, context: &Context, p
     let social = bank.as_ref().zip(subject.social.as_ref());
     let social =
         social.map(|(bank, (trained, _))| (&trained.projector, material::uploaded(&bank.vectors, &subject.device)));
-    let scale = config.embedding_scale.unwrap_or_default();
+    let scale = config.reading.embedding_scale.unwrap_or_default();
     let reader = Reader { gemma, pad: subject.language.pad, social, scale, zeroed: false };
     let mut views: Vec<Vec<View>> = vec![Vec::new(); sequences.len()];
     let mut done = 0;
@@ -328,7 +307,8 @@ pub fn read(gemma: &Gemma, normed: Tensor<2>, targets: &[u32], softcap: bool) ->
         let rows = gemma.rows(ids).reshape(states.dims());
         let product = |a: &Tensor<2>, b: &Tensor<2>| (a.clone() * b.clone()).sum_dim(1);
         let lengths = (product(&states, &states) * product(&rows, &rows)).sqrt();
-        let cosines = material::downloaded(product(&states, &rows) / lengths)?;
+        // What enters the first layer at a disabled token's place is zeros, which have no direction: a cosine of 0.
+        let cosines = material::downloaded(product(&states, &rows) / lengths.clamp_min(f32::MIN_POSITIVE))?;
         // The cap is monotone: it changes no rank, so it can be applied on the way out.
         let logits = material::downloaded(gemma.raw_logits(states))?;
         let cap = gemma.config().final_softcap.filter(|_| softcap);

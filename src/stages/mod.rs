@@ -4,6 +4,7 @@
 //! inputs, writes into its own folder and returns its summary; it knows nothing of the store, of TOML or of SLURM.
 //! To add a kind: one file and one line in [`kinds`].
 
+pub mod as_trained;
 pub mod attention;
 pub mod checkpoint;
 pub mod command;

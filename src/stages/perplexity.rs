@@ -10,15 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::estimate::{Passes, social};
+use super::as_trained::{self, Reading, Text};
+use super::estimate::Passes;
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream, train_lora};
-use crate::models::language::Precision;
 use crate::social::columns::broken;
 use crate::social::injection::{self, Bank};
 use crate::social::material::{self, Reader, Source, Trained};
 use crate::social::packs::Packs;
 use crate::social::pairing::Pairing;
-use crate::social::prompt::{Disabled, EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
+use crate::social::prompt::{Inject, Prompt};
 use crate::social::samples::{self, Class, Sequence};
 use crate::social::transcripts::{self, Clip};
 use crate::stages::scene_packs::pos_set;
@@ -87,60 +87,15 @@ pub struct Config {
     /// Evaluate clips that the encoder of the vectors was trained on (where its `seen_clips.csv` tells).
     #[serde(default)]
     pub allow_seen_clips: bool,
-    /// What one sample is.
-    #[serde(default)]
-    pub samples: Option<Samples>,
-    /// Begin with BOS.
-    #[serde(default)]
-    pub bos: Option<bool>,
-    /// End with EOS.
-    #[serde(default)]
-    pub append_eos: Option<bool>,
-    /// Predict EOS too.
-    #[serde(default)]
-    pub label_eos: Option<bool>,
-    /// Whether the embedding scale acts on text rows before the injection or on everything after it.
-    #[serde(default)]
-    pub embedding_scale: Option<EmbeddingScale>,
-    /// Text between the global token and the first word, never predicted.
-    #[serde(default)]
-    pub lead_in: Option<String>,
+    /// What text is read.
+    #[serde(flatten)]
+    pub as_text: Text,
+    /// How it is read.
+    #[serde(flatten)]
+    pub reading: Reading,
     /// Put what the picture shows, in words, before `lead_in`: a control with the truth as text.
     #[serde(default)]
     pub oracle_text: bool,
-    /// Speaker or caption tags.
-    #[serde(default)]
-    pub tags: Option<Tags>,
-    /// The tag of captions.
-    #[serde(default)]
-    pub caption_tag: Option<String>,
-    /// Turns of context of `next_utterance`.
-    #[serde(default)]
-    pub context_turns: Option<usize>,
-    /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
-    #[serde(default)]
-    pub chunk_words: Option<usize>,
-    /// Split it into turns of this many seconds instead; 0 leaves it out.
-    #[serde(default)]
-    pub chunk_seconds: Option<f64>,
-    /// What becomes of the kind of social token that `inject` leaves out.
-    #[serde(default)]
-    pub disabled: Option<Disabled>,
-    /// Longest sample in tokens.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
-    /// What becomes of a longer one.
-    #[serde(default)]
-    pub truncation: Option<Truncation>,
-    /// Precision in which the language model computes.
-    #[serde(default)]
-    pub precision: Option<Precision>,
-    /// Added to the mean square in the projector's norms. A given projector does not tell: 1e-6 unless set here.
-    #[serde(default)]
-    pub norm_epsilon: Option<f64>,
-    /// Hold the input and the gain of its ScaleShifts within ± this; 0 does not. A given projector does not tell.
-    #[serde(default)]
-    pub norm_clamp: Option<f64>,
     /// With `inject = "none"`: begin with BOS whatever `bos` says, as the original's later text-only baseline.
     #[serde(default)]
     pub none_bos: Option<bool>,
@@ -180,39 +135,13 @@ fn yes() -> bool {
     true
 }
 
-/// Takes a setting over from the training of the projector, or of the adapter, or its default.
-pub(super) fn inherit<T: serde::de::DeserializeOwned>(
-    field: &mut Option<T>,
-    upstream: &Upstream,
-    name: &str,
-    otherwise: T,
-) {
-    if field.is_none() {
-        let found = upstream.setting("projector", name).or_else(|| upstream.setting("adapter", name));
-        *field = Some(found.unwrap_or(otherwise));
-    }
-}
-
 impl Config {
     fn prompt(&self, inject: Inject) -> Prompt {
-        let default = Prompt::default();
         Prompt {
-            inject,
-            samples: self.samples.unwrap_or(default.samples),
-            bos: self.bos.unwrap_or(default.bos),
-            append_eos: self.append_eos.unwrap_or(default.append_eos),
-            label_eos: self.label_eos.unwrap_or(default.label_eos),
-            lead_in: self.lead_in.clone().unwrap_or(default.lead_in),
             oracle_text: self.oracle_text,
-            tags: self.tags.unwrap_or(default.tags),
-            caption_tag: self.caption_tag.clone().unwrap_or(default.caption_tag),
-            context_turns: self.context_turns.unwrap_or(default.context_turns),
-            chunk_words: self.chunk_words.unwrap_or(default.chunk_words),
-            chunk_seconds: self.chunk_seconds.unwrap_or(default.chunk_seconds),
             one_pass: self.one_pass,
-            disabled: self.disabled.unwrap_or(default.disabled),
-            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
-            truncation: self.truncation.unwrap_or(default.truncation),
+            disabled: self.reading.disabled.unwrap_or_default(),
+            ..self.as_text.prompt(inject)
         }
     }
 }
@@ -226,40 +155,17 @@ impl Stage for Perplexity {
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        let default = Prompt::default();
-        inherit(&mut config.samples, upstream, "samples", default.samples);
-        inherit(&mut config.bos, upstream, "bos", default.bos);
-        inherit(&mut config.append_eos, upstream, "append_eos", default.append_eos);
-        inherit(&mut config.label_eos, upstream, "label_eos", default.label_eos);
-        inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
-        inherit(&mut config.tags, upstream, "tags", default.tags);
-        inherit(&mut config.caption_tag, upstream, "caption_tag", default.caption_tag);
-        inherit(&mut config.context_turns, upstream, "context_turns", default.context_turns);
-        inherit(&mut config.chunk_words, upstream, "chunk_words", default.chunk_words);
-        inherit(&mut config.chunk_seconds, upstream, "chunk_seconds", default.chunk_seconds);
-        inherit(&mut config.disabled, upstream, "disabled", default.disabled);
-        inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
-        inherit(&mut config.truncation, upstream, "truncation", default.truncation);
-        inherit(&mut config.precision, upstream, "precision", Precision::default());
-        inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
-        config.inject = config.inject.or_else(|| upstream.setting("projector", "inject"));
-        if config.projector.is_none() {
-            config.inject = config.inject.or(Some(Inject::None));
-        }
+        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.as_text.inherit(upstream);
+        config.reading.inherit(upstream, config.inject);
         if config.inject == Some(Inject::None) {
             config.packs = None;
             config.projector = None;
             config.substitute = Substitute::Nothing;
             config.allow_seen_clips = false;
-            config.embedding_scale = Some(EmbeddingScale::default());
-            config.disabled = Some(Disabled::default());
-            (config.norm_epsilon, config.norm_clamp) = (None, None);
-            config.bos = config.none_bos.or(config.bos);
+            config.as_text.bos = config.none_bos.or(config.as_text.bos);
         }
         config.none_bos = None;
-        if config.inject == Some(Inject::Full) {
-            config.disabled = Some(Disabled::default());
-        }
         if config.inject == Some(Inject::None) || config.substitute != Substitute::Nothing {
             config.pairing = Pairing::Right;
         }
@@ -269,30 +175,15 @@ impl Stage for Perplexity {
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        let text = inputs.of("text");
-        let passes = Passes {
-            network: inputs.of("language").network.as_ref(),
-            sequences: text.clips_in(&config.split),
-            words: text.words,
-            social: social(config.inject.unwrap_or(Inject::None), text.words),
-            batch: config.batch as u64,
-            repeats: 1.0,
-            backward: false,
-        };
-        passes.estimate()
+        Passes::once(inputs, &config.split, config.inject, config.batch).estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let language = material::language_in(config.precision.unwrap_or_default(), inputs, context)?;
+        let language = material::language_in(config.reading.precision.unwrap_or_default(), inputs, context)?;
         let device = language.gemma.device();
         let selection = material::selection(inputs, &config.split, config.caption_index);
         let clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
-        let trained = match inputs.optional("projector") {
-            Some(input) => {
-                Some(Trained::load(&input.path, &device)?.with_norms(config.norm_epsilon, config.norm_clamp))
-            }
-            None => None,
-        };
+        let trained = config.reading.projector(inputs, &device)?;
         let inject = material::chosen_inject(config.inject, trained.as_ref())?;
         let (trained, packs) = match inject {
             Inject::None => (None, None),
@@ -325,7 +216,7 @@ impl Stage for Perplexity {
         let prepared = injection::prepare(&sequences, bank.as_ref(), &places, &sources, language.pad)?;
         let social = bank.as_ref().zip(trained.as_ref());
         let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
-        let scale = config.embedding_scale.unwrap_or_default();
+        let scale = config.reading.embedding_scale.unwrap_or_default();
         let adapted = match inputs.optional("adapter") {
             Some(adapter) => {
                 let digest = &inputs.get("language")?.digest;
@@ -495,6 +386,7 @@ fn exact_bits(sequences: &[Sequence], bits: impl Fn(&samples::Target) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::social::prompt::Disabled;
     use crate::social::samples::Target;
 
     fn sequence(clip: usize, bits: Option<f64>) -> Sequence {
@@ -558,7 +450,7 @@ mod tests {
                 "inject": inject, "none_bos": true});
             let mut config: Config = serde_json::from_value(fields).unwrap();
             Perplexity::normalise(&mut config, &upstream);
-            (config.bos, config.none_bos, config.disabled)
+            (config.as_text.bos, config.none_bos, config.reading.disabled)
         };
         assert_eq!(normal("none"), (Some(true), None, Some(Disabled::Removed)));
         assert_eq!(normal("global"), (Some(false), None, Some(Disabled::Zeroed)));
@@ -576,7 +468,7 @@ mod tests {
         let mut config: Config = serde_json::from_value(fields.clone()).unwrap();
         Perplexity::normalise(&mut config, &upstream);
         assert_eq!(
-            (config.inject, config.bos, config.lead_in.as_deref()),
+            (config.inject, config.as_text.bos, config.as_text.lead_in.as_deref()),
             (Some(Inject::Full), Some(false), Some(":"))
         );
         assert_eq!((config.pairing_seed, config.packs.is_some()), (4, true));
@@ -584,6 +476,6 @@ mod tests {
         config.inject = Some(Inject::None);
         Perplexity::normalise(&mut config, &upstream);
         assert_eq!((config.packs, config.projector, config.pairing), (None, None, Pairing::Right));
-        assert_eq!((config.bos, config.pairing_seed), (Some(false), 0));
+        assert_eq!((config.as_text.bos, config.pairing_seed), (Some(false), 0));
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::as_trained::Reading;
 use super::perplexity::no_projector;
 use super::{Context, Inputs, Result, StageError};
 use crate::models::language::LanguageModel;
@@ -56,12 +57,13 @@ impl Subject {
     pub fn load(
         inputs: &Inputs,
         context: &Context,
+        reading: &Reading,
         (inject, examples): (Option<Inject>, &[Example]),
         (split, caption_index): (&str, usize),
     ) -> Result<Self> {
-        let language = material::language(inputs, context)?;
+        let language = material::language_in(reading.precision.unwrap_or_default(), inputs, context)?;
         let device = language.gemma.device();
-        let trained = inputs.optional("projector").map(|input| Trained::load(&input.path, &device)).transpose()?;
+        let trained = reading.projector(inputs, &device)?;
         let inject = material::chosen_inject(inject, trained.as_ref())?;
         let clips = match (examples.is_empty(), inputs.optional("text")) {
             (true, Some(text)) => transcripts::load(&text.path, &material::selection(inputs, split, caption_index))?,

@@ -14,9 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::as_trained::{Text, inherit};
 use super::checkpoint::Checkpoints;
 use super::estimate::Passes;
-use super::perplexity::{caption_index, inherit, language};
+use super::perplexity::{caption_index, language};
 use super::scene_packs::pos_set;
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::models::language::LanguageModel;
@@ -25,7 +26,7 @@ use crate::models::optimizer::{AdamW, AdamWConfig, cosine_with_warm_up};
 use crate::social::injection::{self, Batch, Prepared};
 use crate::social::material::{self, Trained};
 use crate::social::packs::{read_json, write_json};
-use crate::social::prompt::{EmbeddingScale, Inject, Prompt, Samples, Tags, Truncation};
+use crate::social::prompt::{EmbeddingScale, Inject, Prompt};
 use crate::social::samples;
 use crate::social::transcripts::{self, Clip};
 use crate::stats::random::Streams;
@@ -66,42 +67,9 @@ pub struct Config {
     /// Draws initial values and order.
     #[serde(default)]
     pub seed: u64,
-    /// What one sample is.
-    #[serde(default)]
-    pub samples: Option<Samples>,
-    /// Begin with BOS.
-    #[serde(default)]
-    pub bos: Option<bool>,
-    /// End with EOS.
-    #[serde(default)]
-    pub append_eos: Option<bool>,
-    /// Predict EOS too.
-    #[serde(default)]
-    pub label_eos: Option<bool>,
-    /// Text before the first word, never predicted.
-    #[serde(default)]
-    pub lead_in: Option<String>,
-    /// Speaker or caption tags.
-    #[serde(default)]
-    pub tags: Option<Tags>,
-    /// The tag of captions.
-    #[serde(default)]
-    pub caption_tag: Option<String>,
-    /// Turns of context of `next_utterance`.
-    #[serde(default)]
-    pub context_turns: Option<usize>,
-    /// Split a dialogue with too few turns into turns of this many words; 0 leaves it out.
-    #[serde(default)]
-    pub chunk_words: Option<usize>,
-    /// Split it into turns of this many seconds instead; 0 leaves it out.
-    #[serde(default)]
-    pub chunk_seconds: Option<f64>,
-    /// Longest sample in tokens.
-    #[serde(default)]
-    pub max_tokens: Option<usize>,
-    /// What becomes of a longer one.
-    #[serde(default)]
-    pub truncation: Option<Truncation>,
+    /// What text is read.
+    #[serde(flatten)]
+    pub as_text: Text,
     /// Read all `next_word` samples of a caption in one forward pass where that gives the same probabilities.
     #[serde(default)]
     pub one_pass: Option<bool>,
@@ -163,25 +131,7 @@ struct Description {
 
 impl Config {
     fn prompt(&self) -> Prompt {
-        let default = Prompt::default();
-        Prompt {
-            inject: Inject::None,
-            samples: self.samples.unwrap_or(default.samples),
-            bos: self.bos.unwrap_or(default.bos),
-            append_eos: self.append_eos.unwrap_or(default.append_eos),
-            label_eos: self.label_eos.unwrap_or(default.label_eos),
-            lead_in: self.lead_in.clone().unwrap_or(default.lead_in),
-            oracle_text: false,
-            tags: self.tags.unwrap_or(default.tags),
-            caption_tag: self.caption_tag.clone().unwrap_or(default.caption_tag),
-            context_turns: self.context_turns.unwrap_or(default.context_turns),
-            chunk_words: self.chunk_words.unwrap_or(default.chunk_words),
-            chunk_seconds: self.chunk_seconds.unwrap_or(default.chunk_seconds),
-            max_tokens: self.max_tokens.unwrap_or(default.max_tokens),
-            truncation: self.truncation.unwrap_or(default.truncation),
-            disabled: default.disabled,
-            one_pass: self.one_pass.unwrap_or(default.one_pass),
-        }
+        Prompt { one_pass: self.one_pass.unwrap_or_default(), ..self.as_text.prompt(Inject::None) }
     }
 
     fn batch(&self) -> usize {
@@ -210,20 +160,8 @@ impl Stage for TrainLora {
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        let default = Prompt::default();
-        inherit(&mut config.samples, upstream, "samples", default.samples);
-        inherit(&mut config.bos, upstream, "bos", default.bos);
-        inherit(&mut config.append_eos, upstream, "append_eos", default.append_eos);
-        inherit(&mut config.label_eos, upstream, "label_eos", default.label_eos);
-        inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
-        inherit(&mut config.tags, upstream, "tags", default.tags);
-        inherit(&mut config.caption_tag, upstream, "caption_tag", default.caption_tag);
-        inherit(&mut config.context_turns, upstream, "context_turns", default.context_turns);
-        inherit(&mut config.chunk_words, upstream, "chunk_words", default.chunk_words);
-        inherit(&mut config.chunk_seconds, upstream, "chunk_seconds", default.chunk_seconds);
-        inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
-        inherit(&mut config.one_pass, upstream, "one_pass", default.one_pass);
-        inherit(&mut config.truncation, upstream, "truncation", default.truncation);
+        config.as_text.inherit(upstream);
+        inherit(&mut config.one_pass, upstream, "one_pass", Prompt::default().one_pass);
         inherit(&mut config.split, upstream, "split", "train".to_owned());
         inherit(&mut config.caption_index, upstream, "caption_index", caption_index());
         inherit(&mut config.epochs, upstream, "epochs", 5);
