@@ -137,7 +137,7 @@ impl Comparison for Rsa {
                 ));
             }
         };
-        adjust(config.correction, &config.family, &mut rows);
+        adjust(config.correction, &config.family, &mut rows, ("p_value", "p_adjusted"));
         Ok(rows)
     }
 }

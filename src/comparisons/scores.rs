@@ -11,16 +11,17 @@
 //! NLL(method): an amount, in bits. *Dependence* is NLL(wrong clip) − NLL(right clip): a wrong clip misleads, which costs
 //! more bits than there are, so only its sign is tested and no amount of it is ever written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pairing::{Coordinates, Correction, adjust, axes, deviation, listed, rows, side};
 use super::targets::Tables;
 use super::{Arm, Comparison, Row, Selection, verdict};
 use crate::stages::{Context, Result, StageError, Summary};
-use crate::stats::bootstrap::{equivalence_p, holm, percentile, ratio_replicates, two_sided_p};
+use crate::stats::bootstrap::{equivalence_p, percentile, ratio_replicates, two_sided_p};
 use crate::stats::random::Streams;
 
 /// See the module.
@@ -50,17 +51,6 @@ pub enum Cluster {
     /// The clips of one group: a session, a source video.
     #[serde(alias = "session")]
     Group,
-}
-
-/// How p values are corrected for their number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Correction {
-    /// Holm's step-down method.
-    #[default]
-    Holm,
-    /// Not at all.
-    None,
 }
 
 /// Settings of `scores`.
@@ -156,9 +146,8 @@ impl Comparison for Scores {
             let figures = compare(config, &mut tables, &pairs)?;
             rows.push(Row { coordinates, figures });
         }
-        adjust(config, &mut rows, "p_value", "p_adjusted");
-        if config.wrong.is_some() {
-            adjust(config, &mut rows, "dependence_p_value", "dependence_p_adjusted");
+        for figures in [("p_value", "p_adjusted"), ("dependence_p_value", "dependence_p_adjusted")] {
+            adjust(config.correction, &config.family, &mut rows, figures);
         }
         verdict::judge(config, &mut rows);
         Ok(rows)
@@ -168,8 +157,6 @@ impl Comparison for Scores {
         Some(verdict::sentence(config, rows))
     }
 }
-
-type Coordinates = BTreeMap<String, String>;
 
 /// The artifacts of one combination of what is averaged over.
 struct Pair {
@@ -181,22 +168,7 @@ struct Pair {
 
 /// Row → its pairs of artifacts, one per combination of what is averaged over.
 fn matched(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)>> {
-    let named: BTreeSet<&String> = config.minuend.0.keys().chain(config.subtrahend.0.keys()).collect();
-    let axes: BTreeSet<&String> = arms.iter().flat_map(|arm| arm.coordinates.keys()).collect();
-    let by: Vec<&String> = match config.pair_by.is_empty() {
-        true => {
-            let free = |axis: &&String| !named.contains(*axis) && **axis != "ablation" && !config.each.contains(*axis);
-            axes.iter().copied().filter(free).collect()
-        }
-        false => config.pair_by.iter().filter(|axis| *axis != "target").collect(),
-    };
-    if let Some(unknown) = by.iter().find(|axis| !axes.contains(**axis)) {
-        let known: Vec<&str> = axes.iter().map(|axis| axis.as_str()).collect();
-        return Err(StageError::hint(
-            format!("`pair_by` names `{unknown}`, which no point has"),
-            format!("the points have `{}`", known.join("`, `")),
-        ));
-    }
+    let by = axes(&config.minuend, &config.subtrahend, &config.pair_by, &config.each, arms)?;
     let of_subtrahend: Vec<&String> =
         by.iter().copied().chain(config.each.iter().filter(|axis| !by.contains(axis))).collect();
     // Wrong clips are an ablation of their own, so rows by ablation share them.
@@ -210,7 +182,7 @@ fn matched(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)
     let subtrahend = side(arms, &config.subtrahend, "subtrahend", &of_subtrahend)?;
     let beside = config.beside.as_ref().map(|beside| side(arms, beside, "beside", &beside_by)).transpose()?;
     let wrong = config.wrong.as_ref().map(|wrong| side(arms, wrong, "wrong", &of_wrong)).transpose()?;
-    let mut rows: BTreeMap<Coordinates, Vec<Pair>> = BTreeMap::new();
+    let mut found = Vec::new();
     for (key, second) in subtrahend {
         let on = |axes: &[&String]| -> Coordinates {
             let shared = key.iter().filter(|(axis, _)| axes.contains(axis));
@@ -220,35 +192,9 @@ fn matched(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)
         let beside = beside.as_ref().map(|found| partner(found, &on(&beside_by), "beside")).transpose()?;
         let wrong = wrong.as_ref().map(|found| partner(found, &on(&of_wrong), "wrong")).transpose()?;
         let pair = Pair { minuend: first.clone(), subtrahend: second, beside, wrong };
-        let row = key.into_iter().filter(|(axis, _)| !config.average.contains(axis)).collect();
-        rows.entry(row).or_default().push(pair);
+        found.push((key, pair));
     }
-    if rows.is_empty() {
-        return Err(StageError::hint(
-            "no point of the minuend has a partner in the subtrahend",
-            "let `minuend` and `subtrahend` name labels that exist, and `pair_by` axes that both sides share",
-        ));
-    }
-    Ok(rows.into_iter().collect())
-}
-
-/// The artifacts that a selection chooses, by their labels on the axes `by`.
-fn side(arms: &[Arm], selection: &Selection, name: &str, by: &[&String]) -> Result<BTreeMap<Coordinates, PathBuf>> {
-    let mut found: BTreeMap<Coordinates, PathBuf> = BTreeMap::new();
-    for arm in arms.iter().filter(|arm| selection.selects(&arm.coordinates)) {
-        let key = by.iter().filter_map(|axis| Some(((*axis).clone(), arm.coordinates.get(*axis)?.clone()))).collect();
-        if let Some(other) = found.insert(key, arm.artifact.clone()).filter(|other| *other != arm.artifact) {
-            return Err(StageError::hint(
-                format!(
-                    "two points of the {name} pair alike, one of them {} (`{}`)",
-                    listed(&arm.coordinates),
-                    other.display()
-                ),
-                "name the axis that tells them apart in `pair_by`, or fix its label in the selection",
-            ));
-        }
-    }
-    Ok(found)
+    rows(found, &config.average)
 }
 
 fn partner(found: &BTreeMap<Coordinates, PathBuf>, key: &Coordinates, name: &str) -> Result<PathBuf> {
@@ -258,10 +204,6 @@ fn partner(found: &BTreeMap<Coordinates, PathBuf>, key: &Coordinates, name: &str
             format!("let `{name}` choose a point for every pair of `minuend` and `subtrahend`"),
         )
     })
-}
-
-fn listed(coordinates: &Coordinates) -> String {
-    coordinates.iter().map(|(axis, label)| format!("{axis} = {label}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Arms that were given wrong clips have a `pairing.csv`. They belong where dependence is tested and nowhere else.
@@ -385,28 +327,6 @@ fn equivalence(config: &Config, sorted: &[f64], figures: &mut Summary) {
     figures.insert("equivalence_high".into(), high.into());
     figures.insert("equivalence_p_value".into(), equivalence_p(sorted, margin).into());
     figures.insert("equivalent".into(), (low > -margin && high < margin).into());
-}
-
-/// Sample standard deviation; `None` for fewer than two values.
-fn deviation(values: &[f64]) -> Option<f64> {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    (values.len() > 1).then(|| (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
-}
-
-/// Adds the figure `adjusted` of the p values `name`, corrected within their family.
-fn adjust(config: &Config, rows: &mut [Row], name: &str, adjusted: &str) {
-    let mut families: BTreeMap<Option<String>, Vec<usize>> = BTreeMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        families.entry(row.coordinates.get(&config.family).cloned()).or_default().push(index);
-    }
-    for members in families.into_values() {
-        let p_values: Vec<f64> = members.iter().map(|&row| rows[row].figures[name].as_f64().unwrap_or(1.0)).collect();
-        let corrected = if config.correction == Correction::Holm { holm(&p_values) } else { p_values };
-        for (&row, p) in members.iter().zip(corrected) {
-            rows[row].figures.insert(adjusted.to_owned(), p.into());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::packs::{GlobalMode, Packs};
+use super::packs::{GlobalMode, Local, Packs};
 use super::prompt::EmbeddingScale;
 use super::samples::{Sequence, Slot};
 use crate::models::gemma::Gemma;
@@ -17,7 +17,7 @@ use crate::stats::random::Streams;
 /// The vectors that the projector reads, and which of them a social token is made of.
 pub struct Bank<'a> {
     packs: &'a Packs,
-    /// `[rows, dim]`: the packs' globals, then their locals, then causal means; or the two constants of global and local
+    /// `[rows, dim]`: the packs' globals, then their locals, then causal means; or the constants of global and local
     /// tokens; or one vector of noise per clip.
     pub vectors: Array<f32>,
     kind: Kind,
@@ -44,7 +44,8 @@ impl<'a> Bank<'a> {
         Self { packs, vectors: Array::new([rows, packs.dim()], values), kind: Kind::Features }
     }
 
-    /// One vector for every global and one for every local token: `[2, dim]`.
+    /// One vector for every global token and, after it, one for the local tokens of each place in their utterance, the
+    /// last one for all further places: `[2, dim]` or more rows.
     pub fn of_constants(packs: &'a Packs, constants: Array<f32>) -> Self {
         Self { packs, vectors: constants, kind: Kind::Constants }
     }
@@ -76,6 +77,17 @@ impl<'a> Bank<'a> {
         Array::new([2, packs.dim()], values)
     }
 
+    /// [`Bank::means`] with the second row once for every place that a local token has in its utterance.
+    pub fn means_by_place(packs: &Packs, clips: &[usize]) -> Array<f32> {
+        let means = Self::means(packs, clips);
+        let locals = clips.iter().map(|&clip| &packs.clips[clip].locals);
+        let longest = |locals: &Vec<Local>| (0..locals.len()).map(|place| place_in_utterance(locals, place) + 1).max();
+        let places = locals.filter_map(longest).max().unwrap_or(1);
+        let mut values = means.row(0).to_vec();
+        (0..places).for_each(|_| values.extend(means.row(1)));
+        Array::new([1 + places, packs.dim()], values)
+    }
+
     /// Rows of [`Bank::vectors`] whose projections' mean is the token in `slot` of clip `own` (a row of the packs) when
     /// the vectors come from clip `from`. The r-th of M local tokens takes the vector of that rank among the locals of
     /// `from`, or the global one of a clip without locals. `until` is the end of what a causal global token may see.
@@ -84,7 +96,9 @@ impl<'a> Bank<'a> {
         let first_local = self.packs.clips.len();
         Ok(match slot {
             Slot::Global if self.kind == Kind::Constants => vec![0],
-            Slot::Local(_) if self.kind == Kind::Constants => vec![1],
+            Slot::Local(place) if self.kind == Kind::Constants => {
+                vec![1 + place_in_utterance(&self.packs.clips[own].locals, place).min(self.vectors.shape[0] - 2)]
+            }
             Slot::Global | Slot::Local(_) if self.kind == Kind::Noise => vec![from],
             Slot::Global if self.packs.global_mode == GlobalMode::ClipMean => vec![from],
             Slot::Global if self.packs.global_mode == GlobalMode::CausalMean => {
@@ -105,6 +119,13 @@ impl<'a> Bank<'a> {
             Slot::Bos(_) | Slot::Text(_) | Slot::Eos(_) | Slot::Zeroed => Vec::new(),
         })
     }
+}
+
+/// How many local tokens of the same utterance stand before the one at `place`; those of an utterance are next to each
+/// other.
+fn place_in_utterance(locals: &[Local], place: usize) -> usize {
+    let utterance = locals[place].utterance;
+    locals[..place].iter().rev().take_while(|local| local.utterance == utterance).count()
 }
 
 /// A sample with everything settled that does not change between steps.
@@ -313,7 +334,7 @@ fn integers(values: &[i64], device: &Device) -> Tensor<1, Int> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packs::{Causal, Local, PackedClip};
+    use super::super::packs::{Causal, PackedClip};
     use super::super::samples::{Class, Target};
     use super::*;
     use crate::models::gemma::GemmaConfig;
@@ -345,6 +366,12 @@ mod tests {
         let constants = Bank::of_constants(&packs, Bank::means(&packs, &[0, 1]));
         assert_eq!(constants.vectors.values, [15.0, 3.5]);
         assert_eq!(constants.rows(Slot::Local(2), 1, 0, None).unwrap(), [1]);
+        // Clip `a` has two places; those that `b` has beyond them take the last row.
+        let by_place = Bank::of_constants(&packs, Bank::means_by_place(&packs, &[0]));
+        assert_eq!(by_place.vectors.values, [10.0, 1.5, 1.5]);
+        let row = |place| by_place.rows(Slot::Local(place), 1, 0, None).unwrap();
+        assert_eq!([0, 1, 2, 3].map(row), [[1], [2], [2], [2]]);
+        assert_eq!(by_place.rows(Slot::Global, 1, 0, None).unwrap(), [0]);
         let noise = Bank::of_noise(&packs, 4);
         assert_eq!(
             (noise.rows(Slot::Global, 0, 1, None).unwrap(), noise.rows(Slot::Local(1), 0, 1, None).unwrap()),
@@ -386,6 +413,13 @@ mod tests {
         let projected = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]], &device);
         let social: Vec<f32> = batch.social(projected).into_data().try_into_vec().unwrap();
         assert_eq!(social, [2.0, 4.0, 5.0, 5.0]);
+    }
+
+    #[test]
+    fn places_are_counted_anew_in_every_utterance() {
+        let local = |utterance, word| Local { utterance, word, frames: vec![0], row: 0 };
+        let locals = [local(0, 1), local(0, 3), local(2, 0), local(2, 1), local(2, 2)];
+        assert_eq!([0, 1, 2, 3, 4].map(|place| place_in_utterance(&locals, place)), [0, 1, 0, 1, 2]);
     }
 
     fn gemma() -> Gemma {

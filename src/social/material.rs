@@ -72,6 +72,9 @@ pub enum Source {
     /// Two learned vectors, one for every global and one for every local token: the same capacity and places without
     /// any word of the clip. They start at the training clips' means.
     Constant,
+    /// As `constant`, but the first, second, … local token of an utterance have a learned vector each: what knowing the
+    /// places of nouns and verbs gives. A place that no training utterance has takes the last one.
+    ConstantByPlace,
     /// As `constant`, but the means stay as they are.
     Mean,
     /// Normal noise, one vector for all tokens of a clip, drawn from its name and `seed`: it tells clips apart and
@@ -104,7 +107,8 @@ pub struct Trained {
     pub projector: Projector,
     /// `None` for a projector that no training stage of ours wrote.
     pub description: Option<Description>,
-    /// The constants that it reads, `[2, dim]`, with `constant` and `mean`.
+    /// The constants that it reads, of which the first is the global tokens': `[2, dim]` with `constant` and `mean`,
+    /// `[1 + places, dim]` with `constant_by_place`.
     pub constants: Option<Array<f32>>,
 }
 
@@ -121,11 +125,19 @@ impl Trained {
         let projector = Projector::load(&weights, Some(&description.shape), device)?;
         let constants = match description.source {
             Source::Features | Source::Noise => None,
-            Source::Constant | Source::Mean => Some(npy::read::<f32>(&path.join("constants.npy"))?),
+            Source::Constant | Source::ConstantByPlace | Source::Mean => {
+                Some(npy::read::<f32>(&path.join("constants.npy"))?)
+            }
         };
-        if let Some(array) = constants.as_ref().filter(|array| array.shape != [2, description.shape.input]) {
+        let by_place = description.source == Source::ConstantByPlace;
+        let fits = |array: &Array<f32>| match array.shape[..] {
+            [rows, dim] => dim == description.shape.input && (rows == 2 || by_place && rows > 2),
+            _ => false,
+        };
+        if let Some(array) = constants.as_ref().filter(|array| !fits(array)) {
             let (shape, input) = (&array.shape, description.shape.input);
-            let message = format!("`{}`: `constants.npy` has shape {shape:?}, not [2, {input}]", path.display());
+            let rows = if by_place { "2 or more" } else { "2" };
+            let message = format!("`{}`: `constants.npy` has shape {shape:?}, not [{rows}, {input}]", path.display());
             return Err(StageError::new(message));
         }
         Ok(Self { projector, description: Some(description), constants })

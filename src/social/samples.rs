@@ -74,7 +74,7 @@ pub enum Class {
     Content,
     /// Of another word.
     Function,
-    /// Of a word whose part of speech is not known, or between words.
+    /// Between words, or of a word that nothing has given a part of speech.
     Text,
     /// Of a speaker or caption tag.
     Tag,

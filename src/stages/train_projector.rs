@@ -41,7 +41,7 @@ pub struct TrainProjector;
 
 impl Stage for TrainProjector {
     const KIND: &'static str = "train_projector";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str =
         "Trains the projector that turns a clip's vectors into social tokens, through the frozen language model";
     const GIVES: &'static [&'static str] = &["projector"];
@@ -49,7 +49,7 @@ impl Stage for TrainProjector {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
-        if matches!(config.source, Source::Constant | Source::Mean) {
+        if matches!(config.source, Source::Constant | Source::ConstantByPlace | Source::Mean) {
             config.pairing = Pairing::Right;
         }
         if config.pairing == Pairing::Right {
@@ -84,7 +84,7 @@ impl Stage for TrainProjector {
         if config.layers == Layers::Mlp {
             config.norm_epsilon = norm_epsilon();
         }
-        if config.layers != Layers::Original {
+        if matches!(config.layers, Layers::Mlp | Layers::LayerNorm) {
             config.norm_clamp = 0.0;
         }
     }
@@ -136,6 +136,7 @@ impl Stage for TrainProjector {
         let bank = match config.source {
             Source::Features => Bank::of_features(&packs),
             Source::Constant | Source::Mean => Bank::of_constants(&packs, Bank::means(&packs, &places)),
+            Source::ConstantByPlace => Bank::of_constants(&packs, Bank::means_by_place(&packs, &places)),
             Source::Noise => Bank::of_noise(&packs, config.seed),
         };
         let partners = config.pairing.sources(&clips, config.pairing_seed)?;
@@ -146,14 +147,16 @@ impl Stage for TrainProjector {
             false => {
                 let sequences = samples::build(&held_out, &prompt, &pos_set(), &*language, locals)?;
                 let places = material::places(&packs, &held_out)?;
-                let prepared = injection::prepare(&sequences, Some(&bank), &places, &places, language.pad)?;
+                let partners = config.pairing.sources(&held_out, config.pairing_seed)?;
+                let sources: Vec<usize> = partners.iter().map(|&clip| places[clip]).collect();
+                let prepared = injection::prepare(&sequences, Some(&bank), &places, &sources, language.pad)?;
                 let clip = |sequence: &Sequence| held_out[sequence.clip].clip_id.clone();
                 Some(Validation { prepared, clips: sequences.iter().map(clip).collect() })
             }
         };
         let streams = Streams::new(config.seed, Self::KIND);
         let tracked = plain.clone().autodiff();
-        let constants = (config.source == Source::Constant)
+        let constants = matches!(config.source, Source::Constant | Source::ConstantByPlace)
             .then(|| Param::from_tensor(material::uploaded(&bank.vectors, &tracked)));
         let has = |sequence: &Sequence, is: fn(&Slot) -> bool| sequence.slots.iter().any(is);
         let tokens = |sequence: &Sequence| {

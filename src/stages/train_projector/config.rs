@@ -39,7 +39,8 @@ pub struct Config {
     /// What the projector reads.
     #[serde(default)]
     pub source: Source,
-    /// Whose vectors a clip gets while the projector is trained. What evaluates it has its own `pairing`.
+    /// Whose vectors a clip gets while the projector is trained, in `split` and in `validation`. What evaluates it has its
+    /// own `pairing`.
     #[serde(default)]
     pub pairing: Pairing,
     /// Draws the pairs of wrong clips.

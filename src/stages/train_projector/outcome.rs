@@ -133,7 +133,8 @@ fn social_tokens(
     let bank = trained.bank(packs)?;
     let locals = || places.iter().flat_map(|&clip| &packs.clips[clip].locals).map(|local| packs.locals.row(local.row));
     let rows = |global: bool| match (&trained.constants, global) {
-        (Some(constants), _) => vec![constants.row(usize::from(!global))],
+        (Some(constants), true) => vec![constants.row(0)],
+        (Some(constants), false) => (1..constants.shape[0]).map(|row| constants.row(row)).collect(),
         (None, _) if is_noise => places.iter().map(|&clip| bank.vectors.row(clip)).collect(),
         (None, true) => places.iter().map(|&clip| packs.global.row(clip)).collect(),
         (None, false) => locals().collect(),

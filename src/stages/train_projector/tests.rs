@@ -170,6 +170,18 @@ fn constants_know_no_clip() {
     let packs = Packs::load(&world.folder.path().join("packs")).unwrap();
     assert_eq!(read(&means), Bank::means(&packs, &[0, 1, 2, 3]));
     assert_ne!(read(&means), read(&learned), "the constants of `constant` are trained");
+    // With a constant per place they differ from each other once trained.
+    let by_place = world.train("by_place", json!({"source": "constant_by_place"})).unwrap().1;
+    assert_eq!(read(&by_place).shape, [2, 6], "no utterance has a second local token");
+    with_a_second_local(&world);
+    let by_place = world.train("two_places", json!({"source": "constant_by_place", "steps": 8})).unwrap().1;
+    let constants = read(&by_place);
+    assert_eq!(constants.shape, [3, 6]);
+    assert_ne!(constants.row(1), constants.row(2), "each place is trained on its own");
+    let tokens = npy::read_npz::<f32>(&by_place.join("social_tokens.npz")).unwrap();
+    assert_eq!((tokens["global"].shape[0], tokens["local"].shape[0]), (1, 2));
+    let both = |name: &str, pairing: &str| world.score("two_places", name, json!({"pairing": pairing})).1;
+    assert_eq!(both("right", "right"), both("wrong", "wrong_clip"));
     // Whose vectors a clip gets makes no difference then, and it does with features.
     world.train("features", json!({})).unwrap();
     for (projector, same) in [("constant", true), ("features", false)] {
@@ -184,6 +196,64 @@ fn constants_know_no_clip() {
         });
         assert_eq!(bits[0] == bits[1], same, "{projector}");
     }
+}
+
+/// The longest caption gets a second local token.
+fn with_a_second_local(world: &World) {
+    let folder = world.folder.path().join("packs");
+    let packs = Packs::load(&folder).unwrap();
+    let mut clips = packs.clips.clone();
+    clips[1].locals.push(Local { utterance: 0, word: 3, frames: vec![0], row: 4 });
+    let values = [packs.locals.values.clone(), vec![0.5; 6]].concat();
+    Packs::new(clips, packs.global.clone(), Array::new([5, 6], values), GlobalMode::ClipMean, true)
+        .save(&folder)
+        .unwrap();
+}
+
+#[test]
+fn words_without_a_part_of_speech_are_classed_by_the_tagger() {
+    let world = World::new(GlobalMode::ClipMean);
+    world.train("trained", json!({})).unwrap();
+    let figures = world.score("trained", "tagged", json!({})).0;
+    let figure = |name: &str| figures[name].as_f64().unwrap();
+    assert_eq!((figure("pos_given_share"), figure("share_text")), (0.0, 0.0), "{figures:?}");
+    assert!(figure("share_content") > 0.0 && figure("share_function") > 0.0, "{figures:?}");
+    // What the text says wins.
+    let word = |text: &str| json!({"text": text, "content": true});
+    let line = json!({"clip_id": "c0", "split": "train", "utterances": [{"text": "She smiled.",
+        "words": [word("She"), word("smiled.")]}]});
+    std::fs::write(world.folder.path().join("text.jsonl"), line.to_string()).unwrap();
+    let figures = world.score("trained", "given", json!({})).0;
+    assert_eq!((&figures["pos_given_share"], &figures["share_content"]), (&json!(1.0), &json!(1.0)), "{figures:?}");
+}
+
+#[test]
+fn wrong_clips_are_wrong_in_validation_too() {
+    let world = World::new(GlobalMode::ClipMean);
+    let splits = "clip_id,split\nc0,train\nc1,train\nc2,val\nc3,val\n";
+    std::fs::write(world.folder.path().join("splits.csv"), splits).unwrap();
+    let (summary, _) = world.train("shuffled", json!({"pairing": "wrong_clip", "validation": "val"})).unwrap();
+    let measured = |name: &str, pairing: &str| {
+        let settings = json!({"split": "val", "pairing": pairing});
+        world.score("shuffled", name, settings).0["perplexity"].as_f64().unwrap().ln()
+    };
+    let loss = summary["validation_loss"].as_f64().unwrap();
+    let (wrong, right) = (measured("wrong", "wrong_clip"), measured("right", "right"));
+    assert!((loss - wrong).abs() < 1e-6 && (loss - right).abs() > 1e-4, "{loss}: {wrong}, {right}");
+}
+
+#[test]
+fn settings_of_norms_stay_where_there_are_such_norms() {
+    let world = World::new(GlobalMode::ClipMean);
+    let normal = |layers: &str| {
+        let mut config = world.config(json!({"layers": layers, "norm_epsilon": 1e-5, "norm_clamp": 10.0}));
+        TrainProjector::normalise(&mut config, &Upstream::default());
+        (config.norm_epsilon, config.norm_clamp)
+    };
+    assert_eq!(normal("original"), (1e-5, 10.0));
+    assert_eq!(normal("linear"), (1e-5, 10.0), "one matrix between two ScaleShifts");
+    assert_eq!(normal("layer_norm"), (1e-5, 0.0));
+    assert_eq!(normal("mlp"), (1e-6, 0.0));
 }
 
 #[test]

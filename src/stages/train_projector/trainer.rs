@@ -27,14 +27,14 @@ const GRADIENTS: &str = "gradients.safetensors";
 #[derive(Module, Debug)]
 pub(super) struct Trainable {
     pub projector: Projector,
-    /// `[2, dim]`, with `source = "constant"`.
+    /// The bank of constants `[2 or more, dim]`, where they are learned.
     pub constants: Option<Param<Tensor<2>>>,
 }
 
 /// Trained weights on the plain device.
 pub(super) struct Snapshot {
     pub projector: Projector,
-    /// `[2, dim]`, with `source = "constant"`.
+    /// The bank of constants `[2 or more, dim]`, where they are learned.
     pub constants: Option<Array<f32>>,
 }
 
