@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use support::Folder;
 
@@ -241,6 +243,81 @@ fn every_default_of_a_protocol_is_switched_on_its_own() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// The committed experiments about published figures.
+const PUBLISHED: [&str; 8] = [
+    "paper-2025/captions",
+    "paper-2025/dialogue",
+    "paper-2025/smoke",
+    "paper-2025/rsa",
+    "repo-2025-12/captions",
+    "repo-2025-12/dialogue",
+    "controlled/captions",
+    "controlled/dialogue",
+];
+
+/// Every number of section 2.9 of the method notes, how often it was published, and where it must be found. What stands
+/// beside one of these there (the reduction in percent, other ranks of the same list) is in its note; one cell is NaN.
+const NUMBERS: [(&str, &[f64]); 5] = [
+    ("paper-2025/captions", &[2662.02, 3.25, 2.79, 5.84, 166.89, 206.71]),
+    ("paper-2025/dialogue", &[50.37, 5.25, 90.37]),
+    ("paper-2025/smoke", &[1969.85, 2835.73, 2.14, 3.12]),
+    ("paper-2025/rsa", &[0.323, 0.335, 0.280, 0.3229, 0.3289, 0.3266, 0.2799, 0.2799, 0.2484, 0.2592]),
+    ("repo-2025-12/captions", &[36.94, 164.28, 65.0, 65.0, 17.49, 24.21]),
+];
+
+#[test]
+fn every_published_number_is_carried_with_its_source_and_what_it_is_worth() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    for name in PUBLISHED {
+        let text = std::fs::read_to_string(root.join(format!("{name}.toml"))).expect("is committed");
+        let file: toml::Table = text.parse().expect("is TOML");
+        let tables = file["tables"].as_table().expect("has tables").values();
+        let cells = tables.filter_map(|table| table.get("published")?.as_table()).flat_map(|cells| cells.iter());
+        let mut found = Vec::new();
+        for (cell, published) in cells {
+            for key in ["source", "note"] {
+                let said = published.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+                assert!(said.len() > 10, "{name}: `{cell}` has no `{key}`");
+            }
+            found.push(published["value"].as_float().expect("a number"));
+        }
+        let Some((_, wanted)) = NUMBERS.iter().find(|(file, _)| *file == name) else { continue };
+        let sorted = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        assert_eq!(sorted(found), sorted(wanted.to_vec()), "{name}");
+    }
+}
+
+#[test]
+fn the_experiments_about_published_figures_have_no_mistake() {
+    let folder = Folder::new();
+    let given = ["captions.csv", "clips.csv", "frames/a/frame_1.jpg"].map(|name| format!("moments/{name}"));
+    let talks = ["transcripts/a.json", "clips.csv", "frames/a/frame_1.jpg"].map(|name| format!("seamless/{name}"));
+    let models = ["gemma-2-2b", "gemma-2-2b-it", "dinov2-base"].map(|name| format!("weights/{name}/config.json"));
+    let judgments = ["sim_judg_train_rsm.csv", "names.csv"].map(|name| format!("judgments/{name}"));
+    for path in given.iter().chain(&talks).chain(&models).chain(&judgments) {
+        folder.write(path, "");
+    }
+    for name in PUBLISHED {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("experiments/{name}.toml"));
+        let path = path.to_str().expect("a path in UTF-8");
+        assert!(folder.ok(&["check", path]).starts_with("ok: "), "{name}");
+        // The file names its protocol and leaves to it what it sets.
+        let protocol = name.split('/').next().expect("a folder");
+        let shown = folder.json(&["show", path]);
+        let fields = if name.ends_with("rsa") {
+            vec!["projector.bos", "projector.disabled", "rsa.unobserved"]
+        } else {
+            vec!["projector.bos", "projector.disabled", "projector.norm_clamp", "packs.local_cap", "packs.local_frame"]
+        };
+        for field_name in fields {
+            assert_eq!(field(&shown, field_name)["origin"], format!("protocol {protocol}"), "{name} {field_name}");
         }
     }
 }

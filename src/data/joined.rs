@@ -156,7 +156,7 @@ fn beyond(clip: &Clip, place: &str, shown: &Shown, report: &mut Report) {
     frames.sort_by(f64::total_cmp);
     let Some(end) = alignment::end(&frames) else { return };
     let mut cut = clip.clone();
-    times::cut(&mut cut, end);
+    times::cut(&mut cut.utterances, end);
     let words = cut.utterances.iter().flat_map(|utterance| &utterance.words);
     let late: Vec<&str> =
         words.filter(|word| word.fault == Some(Fault::BeyondClip)).map(|word| word.text.as_str()).collect();

@@ -6,6 +6,7 @@
 pub mod alignment;
 pub(crate) mod captions;
 pub(crate) mod columns;
+pub mod conversation;
 pub(crate) mod dialogue;
 pub mod identity;
 pub mod injection;

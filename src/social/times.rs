@@ -106,9 +106,9 @@ pub(super) fn review(utterance: &mut Utterance) {
     }
 }
 
-/// Finds the words of a clip that lie behind its end (seconds) and takes their times away.
-pub fn cut(clip: &mut Clip, end: f64) {
-    for word in clip.utterances.iter_mut().flat_map(|utterance| &mut utterance.words) {
+/// Finds the words of a clip's utterances that lie behind its end (seconds) and takes their times away.
+pub fn cut<'a>(utterances: impl IntoIterator<Item = &'a mut Utterance>, end: f64) {
+    for word in utterances.into_iter().flat_map(|utterance| &mut utterance.words) {
         if word.middle().is_some_and(|middle| middle > end) {
             word.fault = Some(Fault::BeyondClip);
             (word.start, word.end) = (None, None);
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(kept, [true, false, true, true, false, false, false, false]);
         let mut clip = Clip { utterances: vec![found], ..Clip::default() };
         assert_eq!(Timing::of(&[clip.clone()]), Timing { timed: 3, untimed: 1, mistimed: 4, overlapping: 2 });
-        cut(&mut clip, 0.5);
+        cut(&mut clip.utterances, 0.5);
         assert_eq!(clip.utterances[0].words[3].fault, Some(Fault::BeyondClip));
         assert_eq!(Timing::of(&[clip]), Timing { timed: 2, untimed: 1, mistimed: 5, overlapping: 1 });
     }

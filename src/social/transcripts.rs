@@ -52,6 +52,10 @@ pub struct Utterance {
     /// Seconds from the start of the clip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<f64>,
+    /// The clip whose frames show who says it, when that is another than its own (see `conversation.rs`). Such a turn is
+    /// context and never predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
     /// The picture that goes with it, as the transcript names it: `frames/clip_001/frame_0001.jpg`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame_path: Option<String>,
@@ -136,6 +140,11 @@ impl Clip {
     /// The cluster it belongs to in statistics: its group, or itself.
     pub fn cluster(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.clip_id)
+    }
+
+    /// Whether it has turns of another person's recording.
+    pub fn is_joined(&self) -> bool {
+        self.utterances.iter().any(|turn| turn.recording.is_some())
     }
 }
 

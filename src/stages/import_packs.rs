@@ -89,6 +89,15 @@ impl Stage for ImportPacks {
         }
         let given = Original::open(&inputs.get("folder")?.path)?;
         let clips = transcripts::load(&inputs.get("text")?.path, &Selection::default())?;
+        if let Some(clip) = clips.iter().find(|clip| clip.is_joined()) {
+            return Err(StageError::hint(
+                format!(
+                    "clip `{}` is a joined dialogue, and packs of the original number the words of one person",
+                    clip.clip_id
+                ),
+                "give the transcripts as they were before `join_speakers`",
+            ));
+        }
         let mut report = Report::default();
         let packs = import(config, &given, &clips, &mut report, context)?;
         let spread = features::spread_of_rows(&packs.global);

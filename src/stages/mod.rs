@@ -18,6 +18,7 @@ pub mod estimate;
 pub mod extract_frames;
 pub mod frame_manifest;
 pub mod import_packs;
+pub mod join_speakers;
 pub mod kind;
 pub mod linear_probe;
 pub mod logit_lens;
@@ -45,6 +46,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<simulate_clips::SimulateClips>(),
         Kind::of::<extract_frames::ExtractFrames>(),
         Kind::of::<frame_manifest::FrameManifest>(),
+        Kind::of::<join_speakers::JoinSpeakers>(),
         Kind::of::<split::Split>(),
         Kind::of::<encode_frames::EncodeFrames>(),
         Kind::of::<encode_text::EncodeText>(),

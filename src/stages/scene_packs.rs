@@ -172,10 +172,19 @@ impl Stage for ScenePacks {
                 "set `causal = false`, or `local_frame = \"nearest\"`",
             ));
         }
+        if config.write_original && clips.iter().any(Clip::is_joined) {
+            return Err(StageError::hint(
+                "packs of the original number the words of one person, and the text has joined dialogues",
+                "set `write_original` in packs of the transcripts as they were before `join_speakers`",
+            ));
+        }
         let coverage = tagger::fill(&mut clips, config.tagger, config.tagger_view);
         for clip in &mut clips {
-            if let Some(end) = features.of(clip)?.end {
-                times::cut(clip, end);
+            let own = features.of(clip)?;
+            for utterance in &mut clip.utterances {
+                if let Some(end) = features.showing(utterance, own)?.end {
+                    times::cut([utterance], end);
+                }
             }
         }
         let timing = Timing::of(&clips);
@@ -184,7 +193,11 @@ impl Stage for ScenePacks {
         packs.save(context.folder())?;
         if let Some(mut seen) = Seen::load(&inputs.get("features")?.path)? {
             for clip in &clips {
-                seen.alias(&features.of(clip)?.clip, &clip.clip_id);
+                let own = features.of(clip)?;
+                for utterance in &clip.utterances {
+                    seen.alias(&features.showing(utterance, own)?.clip, &clip.clip_id);
+                }
+                seen.alias(&own.clip, &clip.clip_id);
             }
             seen.save(context.folder())?;
         }
@@ -286,6 +299,18 @@ impl FrameFeatures {
         })
     }
 
+    /// The frames that show who says an utterance: those of its `recording`, else the clip's `own`.
+    fn showing<'a>(&'a self, utterance: &Utterance, own: &'a Frames) -> Result<&'a Frames> {
+        let Some(recording) = &utterance.recording else { return Ok(own) };
+        self.clips.get(recording).ok_or_else(|| {
+            StageError::hint(
+                format!("recording `{recording}`, of turns in the dialogue of `{}`, has no frame features", own.clip),
+                "bring the frames of every person of a conversation, or join with `alone = \"leave_out\"` only those that \
+                 have them",
+            )
+        })
+    }
+
     /// Clip and time of an utterance's picture, if it names one that is there.
     fn picture(&self, clip: &Clip, utterance: &Utterance) -> Option<&(String, f64)> {
         self.pictures.get(&picture_name(utterance.frame_path.as_ref()?, &clip.clip_id))
@@ -330,37 +355,44 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
     let (mut packed, mut global, mut local_values, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let (mut causal, mut unseen) = (Causal { means: Array::new([0, dim], Vec::new()), frames: Vec::new() }, 0);
     for clip in clips {
-        let frames = &features.of(clip)?.rows;
-        let times: Vec<f64> = frames.iter().map(|&(time, _)| time).collect();
-        let order = config.frame_order.order(&clip.clip_id, frames.len(), config.control_seed);
-        let rows: Vec<usize> = order.into_iter().map(|frame| frames[frame].1).collect();
-        global.extend(features.mean(rows.iter().copied()));
+        let own = features.of(clip)?;
+        let shown = Shown::of(&clip.clip_id, own, config);
+        global.extend(features.mean(shown.rows.iter().copied()));
         if config.global_mode == GlobalMode::CausalMean {
-            let shown: Vec<(f64, usize)> = times.iter().copied().zip(rows.iter().copied()).collect();
-            features.extend_causal(&mut causal, &shown);
+            let frames: Vec<(f64, usize)> = shown.times.iter().copied().zip(shown.rows.iter().copied()).collect();
+            features.extend_causal(&mut causal, &frames);
         }
         let mut locals: Vec<Local> = Vec::new();
+        // Of the recordings of a dialogue each has its frames and its cap of local tokens.
+        let mut of_recordings: HashMap<Option<&str>, (Shown, usize)> = HashMap::from([(None, (shown, 0))]);
         for (place, utterance) in clip.utterances.iter().enumerate() {
-            let taken = if clip.captions { 0 } else { locals.len() };
+            let frames = features.showing(utterance, own)?;
+            let recording = utterance.recording.as_deref();
+            let (shown, taken) = of_recordings
+                .entry(recording)
+                .or_insert_with(|| (Shown::of(recording.unwrap_or(&clip.clip_id), frames, config), 0));
             let end = utterance.end.or_else(|| clip.utterances.get(place + 1)?.start);
             let mut kept = config.local_words.chosen(&clip.clip_id, utterance, &config.pos_set, config.control_seed);
             if config.skips() {
                 kept.retain(|&word| utterance.words[word].middle().is_some());
             }
-            let shared = if config.word_times == WordTimes::None { shared(clip, utterance, features)? } else { None };
-            for (word, frames) in choose(config, utterance, end, shared, &times, &kept, taken)
+            let shared = match config.word_times {
+                WordTimes::None => shared(clip, utterance, features, frames)?,
+                _ => None,
+            };
+            let used = if clip.captions { 0 } else { *taken };
+            for (word, frames) in choose(config, utterance, end, shared, &shown.times, &kept, used)
                 .map_err(|word| no_time(clip, utterance, &utterance.words[word]))?
             {
                 if frames.is_empty() {
                     unseen += 1;
                     continue;
                 }
+                local_values.extend(features.mean(frames.iter().map(|&frame| shown.rows[frame])));
                 locals.push(Local { utterance: utterance.index, word, frames, row });
+                *taken += 1;
                 row += 1;
             }
-        }
-        for local in &locals {
-            local_values.extend(features.mean(local.frames.iter().map(|&frame| rows[frame])));
         }
         let (split, group) = (clip.split.clone(), clip.group.clone());
         packed.push(PackedClip { clip_id: clip.clip_id.clone(), split, group, locals });
@@ -372,13 +404,29 @@ fn pack(config: &Config, clips: &[Clip], coverage: Coverage, features: &FrameFea
     Ok((packs, unseen))
 }
 
-/// The time that the words of an utterance share: that of its picture, else its own.
-fn shared(clip: &Clip, utterance: &Utterance, features: &FrameFeatures) -> Result<Option<(f64, f64)>> {
+/// A clip's frames as its tokens see them.
+struct Shown {
+    /// In order, in seconds.
+    times: Vec<f64>,
+    /// The row of the features that stands at each time.
+    rows: Vec<usize>,
+}
+
+impl Shown {
+    /// `name` is what the text calls the clip.
+    fn of(name: &str, frames: &Frames, config: &Config) -> Self {
+        let order = config.frame_order.order(name, frames.rows.len(), config.control_seed);
+        let times = frames.rows.iter().map(|&(time, _)| time).collect();
+        Self { times, rows: order.into_iter().map(|frame| frames.rows[frame].1).collect() }
+    }
+}
+
+/// The time that the words of an utterance share: that of its picture, which must be one of `frames`, else its own.
+fn shared(clip: &Clip, utterance: &Utterance, features: &FrameFeatures, frames: &Frames) -> Result<Option<(f64, f64)>> {
     let Some(path) = &utterance.frame_path else {
         return Ok(utterance.start.or(utterance.end).map(|time| (time, utterance.end.unwrap_or(time))));
     };
-    let own = &features.of(clip)?.clip;
-    let Some((_, time)) = features.picture(clip, utterance).filter(|(clip, _)| clip == own) else {
+    let Some((_, time)) = features.picture(clip, utterance).filter(|(clip, _)| *clip == frames.clip) else {
         return Err(StageError::hint(
             format!("clip `{}`, utterance {}: `{path}` is none of the clip's frames", clip.clip_id, utterance.index),
             "take the frames with `frame_manifest` or a manifest, which keep the names of files, or set \

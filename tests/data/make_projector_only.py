@@ -1,7 +1,8 @@
 """Writes projector_only.pt as torch.save does: a zip with a pickle and one raw storage per tensor.
 
-torch itself is not needed: stand-in modules give its classes their names. The values are 0.00, 0.01, 0.02, … in the
-order of SHAPES. Usage: make_projector_only.py projector_only.pt"""
+torch itself is not needed: stand-in modules give its classes their names. The i-th value in the order of `shapes` is
+i / 100, or with widths ((37 · i) mod 101 − 50) / 100. Usage: make_projector_only.py projector_only.pt, and for the one of
+tests/inputs.rs make_projector_only.py projector_tiny.pt 4 64"""
 
 import io
 import pickle
@@ -12,10 +13,17 @@ import zipfile
 from collections import OrderedDict
 from math import prod
 
-SHAPES = {
-    "net.0.g": (3,), "net.0.b": (3,), "net.1.weight": (4, 3), "net.1.bias": (4,),
-    "net.4.weight": (4, 4), "net.4.bias": (4,), "net.5.g": (4,), "net.5.b": (4,),
+widths = [int(width) for width in sys.argv[2:]]
+inner, outer = widths or (3, 4)
+shapes = {
+    "net.0.g": (inner,), "net.0.b": (inner,), "net.1.weight": (outer, inner), "net.1.bias": (outer,),
+    "net.4.weight": (outer, outer), "net.4.bias": (outer,), "net.5.g": (outer,), "net.5.b": (outer,),
 }
+
+
+def value(index):
+    return (37 * index % 101 - 50) / 100 if widths else index * 0.01
+
 
 torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
 FloatStorage = torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
@@ -50,9 +58,9 @@ class Pickler(pickle.Pickler):
 
 
 state, storages, first = OrderedDict(), {}, 0
-for key, (name, shape) in enumerate(SHAPES.items()):
+for key, (name, shape) in enumerate(shapes.items()):
     count = prod(shape)
-    storages[str(key)] = struct.pack(f"<{count}f", *((first + i) * 0.01 for i in range(count)))
+    storages[str(key)] = struct.pack(f"<{count}f", *(value(first + i) for i in range(count)))
     state["projector." + name] = Tensor(Storage(str(key), count), shape)
     first += count
 pickled = io.BytesIO()

@@ -60,7 +60,7 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// One sample per utterance.
     pub fn utterances(&mut self) -> Result<()> {
-        for utterance in &self.clip.utterances {
+        for utterance in self.clip.utterances.iter().filter(|utterance| utterance.recording.is_none()) {
             let mut sequence = self.opened(utterance.index, utterance.begins());
             self.fronted(&mut sequence, Some(utterance))?;
             let piece = Piece::of(utterance, "", 0..utterance.words.len(), true).predicted(0);

@@ -1,4 +1,5 @@
-//! `next_utterance`: one sample per turn of a dialogue, predicted from the turns before it.
+//! `next_utterance`: one sample per turn of a dialogue, predicted from the turns before it; of joined recordings, per turn
+//! of the clip's own person.
 
 use std::ops::Range;
 
@@ -42,6 +43,9 @@ impl<'a> Builder<'a> {
         let turns = self.turns()?;
         for place in context..turns.len() {
             let target = &turns[place];
+            if target.utterance.recording.is_some() {
+                continue;
+            }
             let before = &turns[place - context..place];
             // A turn without an end is over when the next one begins.
             let until = before.last().and_then(Turn::ends).or_else(|| target.begins());

@@ -14,7 +14,7 @@ impl Builder<'_> {
     /// The samples of every utterance.
     pub fn next_words(&mut self) -> Result<()> {
         let clip = self.clip;
-        for utterance in &clip.utterances {
+        for utterance in clip.utterances.iter().filter(|utterance| utterance.recording.is_none()) {
             let before = self.done.len();
             self.one_by_one(utterance)?;
             if !self.prompt.one_pass {

@@ -61,6 +61,28 @@ fn a_word_without_time_says_what_to_set() {
     assert_eq!(spread.clips[0].locals[0].frames, [2]);
 }
 
+/// Clip `a`, whose dialogue has a turn of the person of recording `b`.
+const JOINED: &str = r#"{"clip_id":"a","utterances":[{"text":"dogs run","words":[{"text":"dogs","pos":"NOUN","start":0.0,"end":0.4},{"text":"run","pos":"VERB","start":0.4,"end":1.0}]},{"text":"men walk","recording":"b","words":[{"text":"men","pos":"NOUN","start":1.0,"end":1.4},{"text":"walk","pos":"VERB","start":1.4,"end":1.8}]},{"text":"dogs","words":[{"text":"dogs","pos":"NOUN","start":3.5,"end":4.0}]}]}"#;
+
+#[test]
+fn turns_of_a_partner_take_the_partners_frames() {
+    let packs = run(JOINED, serde_json::json!({})).unwrap();
+    assert_eq!(packs.global.values, [1.0, 2.0], "the global vector is the clip's own");
+    // First value: 1 for frames of `a`, -1 for those of `b`; second: their time.
+    assert_eq!(packs.locals.values, [1.0, 0.0, 1.0, 0.0, -1.0, 1.0, -1.0, 1.0, 1.0, 4.0]);
+    // Each recording has its own cap.
+    let first = run(JOINED, serde_json::json!({"local_cap": 1})).unwrap();
+    let places: Vec<(usize, usize)> = first.clips[0].locals.iter().map(|local| (local.utterance, local.word)).collect();
+    assert_eq!(places, [(0, 0), (1, 0)]);
+    // The record of what the encoder saw has `b`, so the dialogue counts as seen.
+    assert_eq!(packs.seen.unwrap().count(["a"]), 1);
+    let error = run(&JOINED.replace("\"recording\":\"b\"", "\"recording\":\"z\""), serde_json::json!({}));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("recording `z`") && error.contains("hint:"), "{error}");
+    let error = run(JOINED, serde_json::json!({"write_original": true})).unwrap_err().to_string();
+    assert!(error.contains("joined dialogues"), "{error}");
+}
+
 #[test]
 fn a_clip_without_features_is_named() {
     let one_sided = TEXT.replace("\"b\"", "\"c\"");

@@ -216,8 +216,10 @@ fn words_without_a_part_of_speech_are_classed_by_the_tagger() {
     world.train("trained", json!({})).unwrap();
     let figures = world.score("trained", "tagged", json!({})).0;
     let figure = |name: &str| figures[name].as_f64().unwrap();
-    assert_eq!((figure("pos_given_share"), figure("share_text")), (0.0, 0.0), "{figures:?}");
-    assert!(figure("share_content") > 0.0 && figure("share_function") > 0.0, "{figures:?}");
+    assert_eq!(figure("pos_given_share"), 0.0, "{figures:?}");
+    // One token of 31 stands between words.
+    assert!((figure("share_text") - 1.0 / 31.0).abs() < 1e-9, "{figures:?}");
+    assert!(figure("share_content") > 0.3 && figure("share_function") > 0.3, "{figures:?}");
     // What the text says wins.
     let word = |text: &str| json!({"text": text, "content": true});
     let line = json!({"clip_id": "c0", "split": "train", "utterances": [{"text": "She smiled.",
