@@ -69,22 +69,43 @@ impl Grid {
                 cells.chain([self.header[column].chars().count()]).max().unwrap_or(0)
             })
             .collect();
-        let line = |cells: &[String]| {
-            let padded = cells.iter().enumerate().map(|(column, cell)| {
-                let space = " ".repeat(widths[column] - cell.chars().count());
-                if column < self.labels { format!("{cell}{space}") } else { format!("{space}{cell}") }
+        let line = |cells: &[String], columns: &[usize]| {
+            let padded = columns.iter().map(|&column| {
+                let space = " ".repeat(widths[column] - cells[column].chars().count());
+                if column < self.labels { cells[column].clone() + &space } else { space + &cells[column] }
             });
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         if !self.title.is_empty() {
             writeln!(out, "{}", self.title)?;
         }
-        writeln!(out, "{}", line(&self.header))?;
-        writeln!(out, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)))?;
-        for row in &self.rows {
-            writeln!(out, "{}", line(row))?;
+        for (number, columns) in self.parts(&widths).iter().enumerate() {
+            if number > 0 {
+                writeln!(out)?;
+            }
+            writeln!(out, "{}", line(&self.header, columns))?;
+            writeln!(out, "{}", "─".repeat(width(&widths, columns)))?;
+            for row in &self.rows {
+                writeln!(out, "{}", line(row, columns))?;
+            }
         }
         self.notes.iter().try_for_each(|note| writeln!(out, "{note}"))
+    }
+
+    /// The columns of each part of a terminal table: as many as [`WIDEST`] has room for, the labels in every part.
+    fn parts(&self, widths: &[usize]) -> Vec<Vec<usize>> {
+        let labels: Vec<usize> = (0..self.labels.min(widths.len())).collect();
+        let mut parts = vec![labels.clone()];
+        for column in labels.len()..widths.len() {
+            let last = parts.len() - 1;
+            let wider: Vec<usize> = parts[last].iter().copied().chain([column]).collect();
+            if parts[last].len() > labels.len() && width(widths, &wider) > WIDEST {
+                parts.push(labels.iter().copied().chain([column]).collect());
+            } else {
+                parts[last] = wider;
+            }
+        }
+        parts
     }
 
     fn csv(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -105,6 +126,14 @@ impl Grid {
         self.rows.iter().try_for_each(|row| writeln!(out, "{}", line(row)))?;
         self.notes.iter().try_for_each(|note| writeln!(out, "\n{note}"))
     }
+}
+
+/// Characters of the widest line of a terminal table; a wider table goes on below.
+const WIDEST: usize = 120;
+
+/// Characters of a line of these columns.
+fn width(widths: &[usize], columns: &[usize]) -> usize {
+    columns.iter().map(|&column| widths[column]).sum::<usize>() + 2 * columns.len().saturating_sub(1)
 }
 
 /// A figure for people: whole numbers as they are, others with three decimals, or four significant digits when small.
@@ -159,5 +188,30 @@ mod tests {
         assert_eq!(grid.json()[0]["bits"], 16.714);
         let latex = show(Format::Latex);
         assert!(latex.contains("    none & 16.714 \\\\\n    a\\textbar{}b & n/a \\\\\n"), "{latex}");
+    }
+
+    #[test]
+    fn a_wide_table_goes_on_below_with_its_labels() {
+        let names: Vec<String> = (0..9).map(|column| format!("stage.figure_number_{column}")).collect();
+        let grid = Grid {
+            header: ["seed".to_owned()].into_iter().chain(names.clone()).collect(),
+            labels: 1,
+            rows: vec![["0".to_owned()].into_iter().chain((0..9).map(|column| format!("{column}.5"))).collect()],
+            ..Grid::default()
+        };
+        let mut bytes = Vec::new();
+        grid.write(Format::Text, &mut bytes).expect("writes to memory");
+        let text = String::from_utf8(bytes).expect("is text");
+        let parts: Vec<&str> = text.split("\n\n").collect();
+        assert_eq!(parts.len(), 2, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDEST), "{text}");
+        for part in &parts {
+            let lines: Vec<&str> = part.lines().collect();
+            assert!(lines.len() == 3 && lines[0].starts_with("seed  ") && lines[2].starts_with("0  "), "{text}");
+        }
+        let shown: Vec<&str> = text.split_whitespace().filter(|word| word.starts_with("stage.")).collect();
+        assert_eq!(shown, names, "every column once, in order");
+        let narrow = Grid { header: vec!["a".repeat(200), "b".into()], labels: 1, ..Grid::default() };
+        assert_eq!(narrow.parts(&[200, 1]), [[0, 1]], "a label of any width has a figure beside it");
     }
 }
