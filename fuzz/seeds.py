@@ -142,6 +142,21 @@ for number, shape in enumerate([
     {"segments": ["one", {"speaker": 3, "transcript": "two"}], "split": "test", "group": "g"},
 ]):
     seed("transcripts", f"json-{number}", json.dumps(shape))
+# A conversation of the Seamless dataset, the same side as JSON lines, and a turn of the seed's transcripts.
+seamless = {"id": "V00_S0809_I00000582_P0947", "metadata:vad": [{"start": 0.0, "end": 2.5}], "metadata:transcript": [
+    {"start": 0.0, "end": 1.25, "transcript": "So, hi", "words": [
+        {"word": "So,", "start": 0.0, "end": 0.4, "score": 0.9}, {"word": "hi", "start": 0.5, "end": None}]},
+    {"start": 1.5, "end": 2.5, "transcript": "men talk", "words": [
+        {"word": "men", "start": 2.0, "end": 1.5}, {"word": "talk", "start": 2.1, "end": 2.4}]}]}
+side = [{"start": 0.0, "end": 1.0, "text": "Hello", "words": [{"word": "Hello", "start": -1.0, "end": 0.5}]},
+        {"start": 1.0, "end": 2.0, "text": "na\xefve world", "speaker": 2}]
+sides = "\n\n".join(map(json.dumps, side)) + "\n"
+turns = {"conversation_id": "conv_001", "turns": [
+    {"speaker": "A", "utterance": "Hello, you", "timestamp": 1.5, "frame_path": "f.jpg"}]}
+seed("transcripts", "segments", "\n" + sides)
+seed("dialogues", "both", json.dumps(seamless), sides, "so it\n goes ")
+seed("dialogues", "turns", json.dumps(turns), "", "")
+seed("dialogues", "lines", "", sides, "")
 
 
 def npy(kind, shape, size, version=1):
@@ -266,10 +281,52 @@ seed("judgments", "named", triplets.replace("clip_", "stim").replace("odd_one", 
 seed("judgments", "stimuli", "stim1_name,stim2_name,stim3_name,choice\n1,2,3,1\n", "", "clip_id\n1\n2\n3\na\n", "")
 seed("judgments", "matrix", ",1,2,3\n1,1,0.5,\n2,0.5,1,0.25\n3,,0.25,1\n", "", "", "")
 seed("judgments", "plain", "1,2,a\n1,0.5,0\n0.5,1,1e-1\n0,0.1,1\n", "", "", "")
+trials = "".join(f"{i},{i % 6},{(i + 1 + i // 6) % 6},{(i + 3 + i // 9) % 6},{i % 6}\n" for i in range(30))
+seed("judgments", "held-out", "participant,clip_1,clip_2,clip_3,odd_one\n" + trials, "", "clip_id\n0\n1\n2\n3\n4\n5\n", "",
+     "clip_id,split\n0,test\n1,test\n2,test\n3,train\n4,train\n5,train\n")
 
 seed("packs", "all", json.dumps({"dim": 2, "global_mode": "clip_mean", "parts_of_speech": True}),
      "clip_id,split,group,row\na,train,s,0\nb,,,1\n", "clip_id,utterance,word,frame,row\na,0,1,0,0\na,0,4,2 3,1\n",
      "clip_id,split,t_sec\na,train,0\na,train,1.5\nb,train,0\n", lines)
+# The original's packs: of captions (numbers count spaCy's tokens), and of a dialogue.
+said = "a woman touches a man's game controller"
+header = "clip_id,key,global_vec,locals_npz,meta_pkl,n_locals,n_words,frames_dir,caption,status,error\n"
+named = header + f"a,k,/x/0cc175b9c0f1b6a831c399e269772661_global.npy,/x/0cc175b9c0f1b6a831c399e269772661_locals.npz,,3,7,,{said},ok,\n"
+tokens = ["a", "woman", "touches", "a", "man", "'s", "game", "controller"]
+meta = {"clip_id": "a", "caption": said, "tokens": tokens, "locals_idx": [1, 4, 6], "locals_tokens": ["woman", "man", "game"]}
+vector = npy("<f4", (2,), 8)
+seed("original", "captions", named + "b,,,,,,,,,error,no frames\n", "1_woman\n4_man\n6_game\n7_controller", json.dumps(meta),
+     vector, f"clip_id,caption\na,{said}\nb,other\n")
+seed("original", "unnamed", "clip_id,global_vec,locals_npz\na,,\n", "0_he\n1_is", "", vector, f"clip_id,caption\na,he's a man\n")
+timed = {"clip_id": "a", "words": [{"text": "he", "start": 0.5, "end": 1.0}]}
+seed("original", "dialogue", header + "a,k,,,,,,,,ok,\n", "0_he", json.dumps(timed), vector, lines)
+held = io.BytesIO()
+with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as file:
+    file.writestr("1_woman.npy", vector)
+    file.writestr("4_man.npy", vector)
+seed("original", "archive", named, held.getvalue(), "", vector, f"clip_id,caption\na,{said}\n")
+
+# Folders of files, each with its name in its first line.
+def folder(name, **files):
+    seed("folder", name, *(path.encode() + b"\n" + (data if isinstance(data, bytes) else data.encode())
+                           for path, data in files.items()))
+
+
+wide = npy("<f4", (3, 2), 24)
+folder("text", **{"captions.csv": captions + rows, "transcripts.jsonl": lines, "splits.csv": table,
+                  "train/V00_S0809_I00000582_P0947.json": json.dumps(seamless),
+                  "test/V00_S0809_I00000582_P0950.jsonl": sides, "triplets.csv": triplets, "rsm.csv": "a,b\n1,0\n0,1\n"})
+picture = png(4, 3, 8, 2, 12)
+folder("frames", **{"manifest.csv": "split,clip_id,frame_path,t_sec\ntrain,a,frames/a/frame_1.png,0\ntrain,b,none.png,x\n",
+                    "frames/a/frame_1.png": picture, "frames/a/frame_2.jpg": picture, "frames/b/0001.png": picture[:60],
+                    "a.mp4": "none"})
+folder("vectors", **{"features/features.npy": wide, "features/frames.csv": "clip_id,split,t_sec\na,train,0\na,train,1.5\nb,train,0\n",
+                     "packs/packs.json": json.dumps({"dim": 2, "global_mode": "clip_mean", "parts_of_speech": True}),
+                     "packs/clips.csv": "clip_id,split,group,row\na,train,s,0\nb,,,1\n", "packs/global.npy": npy("<f4", (2, 2), 16),
+                     "packs/locals.npy": npy("<f4", (2, 2), 16), "captions.csv": captions + rows,
+                     "packs/locals.csv": "clip_id,utterance,word,frame,row\na,0,1,0,0\na,0,4,2 3,1\n",
+                     "original/scene_packs_manifest.csv": named,
+                     "original/0cc175b9c0f1b6a831c399e269772661_global.npy": vector})
 commit = "0123456789abcdef0123456789abcdef01234567"
 seed("lock", "one", f'[[model]]\nrepository = "google/gemma-2-2b"\nrevision = "main"\ncommit = "{commit}"\nfiles = ["config.json"]\n')
 record = {"kind": "note", "key": "1", "identity": {"scheme": 1}, "settings": {"text": "a"},
@@ -297,6 +354,8 @@ sys.argv = ["make_projector_only.py", str(HERE / "corpus/projector.pt")]
 made = runpy.run_path(str(ROOT / "tests/data/make_projector_only.py"))
 Path(sys.argv[1]).unlink()
 seed("torch", "zip", (ROOT / "tests/data/projector_only.pt").read_bytes())
+for name in ("dino_student", "expanded"):
+    seed("torch", name, (ROOT / f"tests/data/{name}.pt").read_bytes())
 held = io.BytesIO()
 for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}):
     pickle.dump(value, held, 2)
