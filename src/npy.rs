@@ -300,6 +300,27 @@ mod tests {
     }
 
     #[test]
+    fn an_array_that_stands_twice_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.npz");
+        let one = Array::new([1], vec![1f32]);
+        write_npz(&path, [("a", &one), ("b", &one)]).expect("writes");
+        // Both names of the second, before its bytes and in the directory.
+        let mut bytes = std::fs::read(&path).expect("reads");
+        let places: Vec<usize> = (0..bytes.len() - 5).filter(|&at| &bytes[at..at + 5] == b"b.npy").collect();
+        assert_eq!(places.len(), 2);
+        places.iter().for_each(|&at| bytes[at] = b'a');
+        std::fs::write(&path, bytes).expect("writes");
+        let error = read_npz::<f32>(&path).expect_err("which of the two").to_string();
+        assert!(error.contains("array `a` stands in it twice"), "{error}");
+        assert!(read_npz_array::<f32>(&path, "a").is_err());
+        // Two names of the archive that are one of an array.
+        write_npz(&path, [("a", &one), ("a.npy", &one)]).expect("writes");
+        let error = read_npz::<f32>(&path).expect_err("which of the two").to_string();
+        assert!(error.contains("array `a` stands in it twice"), "{error}");
+    }
+
+    #[test]
     fn headers_that_claim_more_than_there_is_are_refused_before_memory_is_taken() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a.npy");

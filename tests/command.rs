@@ -234,3 +234,24 @@ fn a_request_to_stop_reaches_the_program_and_what_it_started() {
         assert!(!alive(), "{name}: what it started is gone");
     }
 }
+
+#[test]
+fn whole_numbers_of_64_bits_reach_the_program_digit_by_digit() {
+    let folder = Folder::new();
+    let values = "values = { a = 18446744073709551615, b = -9223372036854775808, c = 9223372036854775808 }";
+    let stage = "command = [\"sh\", \"-c\", \"echo $1 $2 $3 > out.txt\", \"sh\", \"{value:a}\", \"{value:b}\", \"{value:c}\"]\n\
+                 version = \"POSIX sh\"\noutputs = [\"out.txt\"]\n";
+    folder.write("only.toml", &only(&format!("{stage}{values}")));
+    let facts = folder.json(&["run", "only.toml"]);
+    assert_eq!(facts["executed"], 1, "{facts}");
+    let step = folder.json(&["plan", "only.toml"])["points"][0]["steps"]["only"].clone();
+    let out = folder.path().join("soctok-store/steps").join(step.as_str().expect("a name")).join("out.txt");
+    let said = "18446744073709551615 -9223372036854775808 9223372036854775808\n";
+    assert_eq!(std::fs::read_to_string(out).expect("reads"), said);
+    // Numbers that one float would stand for are other steps.
+    assert_eq!(folder.json(&["run", "only.toml", "--set", "only.values.a=18446744073709551614"])["executed"], 1);
+    assert_eq!(
+        failure(&format!("{stage}{}", values.replace("551615", "551616")), 2).matches("is too large").count(),
+        1
+    );
+}

@@ -154,6 +154,16 @@ impl Report {
         self.add(Severity::Error, Some(span), message.into(), Some(hint.into()));
     }
 
+    /// [`Report::error`] with message and hint that are made only if they are told.
+    pub fn error_of(&mut self, span: Span, told: impl FnOnce() -> (String, String)) {
+        if self.is_full() {
+            self.untold += 1;
+        } else {
+            let (message, hint) = told();
+            self.error(span, message, hint);
+        }
+    }
+
     pub fn error_nowhere(&mut self, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Error, None, message.into(), Some(hint.into()));
     }
@@ -163,13 +173,18 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, span: Option<Span>, message: String, hint: Option<String>) {
-        if self.found.len() == TOLD {
+        if self.is_full() {
             // A file of a thousand mistakes has one cause or a few; what is told stays in proportion to the file.
             self.untold += usize::from(severity == Severity::Error);
         } else if self.seen.insert((span, message.clone())) {
             let location = span.and_then(|span| self.location(span));
             self.found.push((span, Diagnostic { severity, message, hint, location }));
         }
+    }
+
+    /// Whether further mistakes are only counted.
+    fn is_full(&self) -> bool {
+        self.found.len() == TOLD
     }
 
     pub fn has_errors(&self) -> bool {

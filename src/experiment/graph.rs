@@ -40,6 +40,17 @@ pub(super) struct Graph<'a> {
     artifacts: BTreeSet<&'a str>,
 }
 
+/// Why a reference leads nowhere. Its message names what is meant, which takes a look at everything there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Broken<'a> {
+    /// The text has another form.
+    NoReference,
+    /// There is nothing of that name.
+    Nothing,
+    /// It gives these artifact kinds only.
+    Misfit(Vec<&'a str>),
+}
+
 /// A field of a stage that an axis or an ablation sets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Target {
@@ -173,8 +184,8 @@ impl<'a> Graph<'a> {
         let Some(accepts) = self.stages[stage].kind.and_then(|kind| kind.accepts(field)) else { return };
         for (field, item) in references_in(field, item) {
             let Some(text) = item.text() else { continue };
-            if let Err((message, hint)) = self.follow(text, &accepts, &field) {
-                report.error(item.span, message, hint);
+            if let Err(broken) = self.follow(text, &accepts) {
+                report.error_of(item.span, || self.tell(&broken, text, &accepts, &field));
             }
         }
     }
@@ -188,45 +199,53 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Whether the reference `text` leads to something that gives one of `accepts`; else message and hint.
-    pub fn follow(&self, text: &str, accepts: &[&str], field: &str) -> Result<(), (String, String)> {
+    /// Whether the reference `text` leads to something that gives one of `accepts`.
+    pub fn follow(&self, text: &str, accepts: &[&str]) -> Result<(), Broken<'a>> {
         let reference = Reference(text.to_owned());
-        let Some((space, name)) = reference.parts() else {
-            let everything = self.everything();
-            let alike: Vec<&str> =
-                everything.iter().map(String::as_str).filter(|r| r.split(':').nth(1) == Some(text)).collect();
-            let hint = match alike.first() {
-                Some(first) => format!("did you mean `{first}`?"),
-                None => match suggest::nearest(text, everything.iter().map(String::as_str)).first() {
-                    Some(first) => format!("did you mean `{first}`?"),
-                    None => "a reference is `stage:NAME`, `model:NAME` or `data:NAME`".to_owned(),
-                },
-            };
-            return Err((format!("`{text}` is no reference"), hint));
-        };
+        let Some((space, name)) = reference.parts() else { return Err(Broken::NoReference) };
         let gives: Vec<&str> = match space {
             "stage" => match self.stage(name) {
                 Some(index) if self.stages[index].kind.is_none() => return Ok(()),
                 Some(index) => self.stages[index].gives(),
-                None => return Err(self.nothing(text, space, name, accepts)),
+                None => return Err(Broken::Nothing),
             },
             _ => match if space == "data" { self.data.get(name) } else { self.models.get(name) } {
                 Some(Some(kind)) => vec![*kind],
                 Some(None) => return Ok(()),
-                None => return Err(self.nothing(text, space, name, accepts)),
+                None => return Err(Broken::Nothing),
             },
         };
         if accepts.contains(&ANY) || gives.iter().any(|kind| accepts.contains(kind)) {
             return Ok(());
         }
-        let given = if gives.is_empty() { "nothing by name".to_owned() } else { suggest::list(&gives) };
-        let fitting = self.fitting(accepts);
-        let hint = match fitting.is_empty() {
-            true => format!("no stage, model or data gives {} yet", suggest::list(accepts)),
-            false => format!("these fit: {}", suggest::list(&fitting)),
-        };
-        let message = format!("`{text}` gives {given}, but `{field}` takes {}", suggest::list(accepts));
-        Err((message, hint))
+        Err(Broken::Misfit(gives))
+    }
+
+    /// Message and hint for what [`Graph::follow`] found of the value `text` of `field`.
+    pub fn tell(&self, broken: &Broken<'_>, text: &str, accepts: &[&str], field: &str) -> (String, String) {
+        let reference = Reference(text.to_owned());
+        match (broken, reference.parts()) {
+            (Broken::Misfit(gives), _) => {
+                let given = if gives.is_empty() { "nothing by name".to_owned() } else { suggest::list(gives) };
+                let fitting = self.fitting(accepts);
+                let hint = match fitting.is_empty() {
+                    true => format!("no stage, model or data gives {} yet", suggest::list(accepts)),
+                    false => format!("these fit: {}", suggest::list(&fitting)),
+                };
+                (format!("`{text}` gives {given}, but `{field}` takes {}", suggest::list(accepts)), hint)
+            }
+            (Broken::Nothing, Some((space, name))) => self.nothing(text, space, name, accepts),
+            _ => {
+                let everything = self.everything();
+                let alike = everything.iter().find(|known| known.split(':').nth(1) == Some(text)).map(String::as_str);
+                let near = || suggest::nearest(text, everything.iter().map(String::as_str)).first().copied();
+                let hint = match alike.or_else(near) {
+                    Some(first) => format!("did you mean `{first}`?"),
+                    None => "a reference is `stage:NAME`, `model:NAME` or `data:NAME`".to_owned(),
+                };
+                (format!("`{text}` is no reference"), hint)
+            }
+        }
     }
 
     fn nothing(&self, text: &str, space: &str, name: &str, accepts: &[&str]) -> (String, String) {

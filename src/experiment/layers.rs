@@ -321,22 +321,34 @@ fn place(figment: &Figment, merged: &Dict, layers: &[Option<&Table>]) -> Table {
         if joined.get(&entry.key).is_some() {
             continue;
         }
-        let item = match value {
+        match value {
             FigmentValue::Dict(_, inner) => {
                 let below: Vec<Option<&Table>> =
                     layers.iter().map(|layer| layer.and_then(|table| table.get(&entry.key)?.table())).collect();
                 let value = ItemValue::Table(place(figment, inner, &below));
-                Item { span: entry.item.span, value }
+                let owner = first_table(layers, &entry.key).unwrap_or(entry);
+                joined.entries.push(Entry {
+                    key: entry.key.clone(),
+                    key_span: owner.key_span,
+                    item: Item { span: owner.item.span, value },
+                });
             }
             leaf => {
                 let layer = figment.get_metadata(leaf.tag()).and_then(|metadata| metadata.name.parse::<usize>().ok());
                 let winner = layer.and_then(|index| layers.get(index).copied().flatten()?.entry(&entry.key));
-                let winner = winner.unwrap_or(entry);
-                joined.entries.push(winner.clone());
-                continue;
+                joined.entries.push(winner.unwrap_or(entry).clone());
             }
-        };
-        joined.entries.push(Entry { key: entry.key.clone(), key_span: entry.key_span, item });
+        }
     }
     joined
+}
+
+/// The entry that a joined table begins with: the lowest above the last layer that says something else under this key.
+/// The last of `layers` lies below all others.
+fn first_table<'a>(layers: &[Option<&'a Table>], key: &str) -> Option<&'a Entry> {
+    let (defaults, above) = layers.split_last()?;
+    let entries = std::iter::once(defaults).chain(above).filter_map(|layer| layer.and_then(|table| table.entry(key)));
+    // From the top down to the first that is no table.
+    let tables: Vec<&Entry> = entries.collect();
+    tables.into_iter().rev().take_while(|entry| entry.item.table().is_some()).last()
 }

@@ -295,7 +295,8 @@ impl<'a> Resolver<'a> {
         for (field, text) in kind.references(&settings) {
             let accepts = kind.accepts(&field).unwrap_or_default();
             let is_written = raw.settings.contains_key(&field) || field.contains('.');
-            if !is_written && let Err((message, hint)) = self.graph.follow(text, &accepts, &field) {
+            if !is_written && let Err(broken) = self.graph.follow(text, &accepts) {
+                let (message, hint) = self.graph.tell(&broken, text, &accepts, &field);
                 let message = format!("stage `{}` needs `{field}`, by default `{text}`: {message}", entry.name);
                 report.error(entry.name_span, message, format!("set `{field}`, or: {hint}"));
                 return None;

@@ -167,7 +167,7 @@ impl Showing<'_> {
             let inherited =
                 point.and_then(|point| point.stages[stage].settings.get(field)).cloned().unwrap_or(Value::Null);
             let leads_nowhere = match (kind.accepts(field), default.as_str()) {
-                (Some(accepts), Some(text)) => self.graph.follow(text, &accepts, field).is_err(),
+                (Some(accepts), Some(text)) => self.graph.follow(text, &accepts).is_err(),
                 _ => false,
             };
             let (value, origin, is_comment) = match (default, bound(field)) {

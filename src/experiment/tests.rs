@@ -440,3 +440,82 @@ fn what_is_shown_loads_to_the_same_points() {
     }
     assert_eq!((before.run, before.tables), (after.run, after.tables));
 }
+
+#[test]
+fn a_value_laid_over_a_base_file_is_reported_where_it_stands() {
+    let low =
+        "[stages.clips]\nkind = \"clips\"\n[stages.packs]\nkind = \"packs\"\nframes = \"stage:clips\"\nlocal_cap = 3\n";
+    let place = |above: &str, sets: &[&str]| {
+        let files =
+            Files::new(&[("low.toml", low), ("x.toml", &format!("name = \"x\"\nextends = \"low.toml\"\n{above}"))]);
+        let options =
+            LoadOptions { sets: sets.iter().map(|set| (*set).to_owned()).collect(), ..LoadOptions::default() };
+        let found = files.load("x.toml", &options).expect_err("it is wrong").0[0].clone();
+        let place = found.location.clone().expect("it has a place");
+        (place.file.rsplit('/').next().expect("a name").to_owned(), place.line, place.column, found.message)
+    };
+    let wrong = |found: &str| format!("`local_cap` must be a whole number of at least 1, found {found}");
+    // A table over a number, text over a number, a list over a number.
+    let (table, text, list) = ("{ a = 1 }", "\"3\"", "[3]");
+    for (value, found) in [(table, "a table"), (text, "text"), (list, "a list")] {
+        let expected = ("x.toml".to_owned(), 4, 13, wrong(found));
+        assert_eq!(place(&format!("[stages.packs]\nlocal_cap = {value}\n"), &[]), expected);
+    }
+    let expected = ("x.toml".to_owned(), 4, 1, wrong("a table"));
+    let found = place("[stages.packs.local_cap]\na = 1\n", &[]);
+    assert_eq!((&found.0, found.1, &found.3), (&expected.0, 3, &expected.3), "{found:?}");
+    assert_eq!(place("", &["packs.local_cap={ a = 1 }"]), ("--set".to_owned(), 1, 17, wrong("a table")));
+    // A table that several files write begins where the lowest of them has it.
+    let (file, line, ..) =
+        place("[stages.projector]\nkind = \"projector\"\ninject = \"full\"\n", &["projector.seed=1"]);
+    assert_eq!((file.as_str(), line), ("x.toml", 3));
+}
+
+#[test]
+fn three_thousand_wrong_references_are_told_at_once() {
+    let kinds = [Kind::of::<crate::stages::note::Note>()];
+    let stage =
+        |number: usize| format!("[stages.s{number}]\nkind = \"note\"\ntext = \"a\"\nafter = \"stage:s{number}_\"\n");
+    let text = format!("name = \"n\"\n{}", (0..3000).map(stage).collect::<String>());
+    let files = Files::new(&[("x.toml", &text)]);
+    let start = std::time::Instant::now();
+    let found = load(&files.path("x.toml"), &LoadOptions::default(), &kinds).expect_err("it has mistakes").0;
+    let elapsed = start.elapsed();
+    assert_eq!(found.len(), 201);
+    assert_eq!(found[7].hint.as_deref(), Some("did you mean `stage:s7`?"));
+    assert_eq!(found[200].message, "2800 more mistakes are not told");
+    // 4.8 s when the hints of all were made from the distances of all words.
+    assert!(elapsed.as_secs_f64() < 1.5, "{elapsed:?}");
+}
+
+#[test]
+fn a_setting_of_too_many_parts_is_an_error_and_no_overflow_of_the_stack() {
+    let files = Files::new(&[("x.toml", GRID)]);
+    let set = |argument: String| {
+        let options = LoadOptions { sets: vec![argument], ..LoadOptions::default() };
+        files.load("x.toml", &options).expect_err("it is too deep").0[0].message.clone()
+    };
+    assert_eq!(set(format!("projector.{}seed=1", "a.".repeat(100_000))), "the setting has 100003 parts");
+    let value = format!("projector.seed={}1{}", "[".repeat(60), "]".repeat(60));
+    assert!(set(value).contains("more than 32 deep"));
+}
+
+#[test]
+fn files_that_are_extended_along_many_ways_are_read_once() {
+    // Each names the one below it twice: 2⁴⁰ ways lead to the lowest.
+    let text = |number: usize| match number {
+        0 => GRID.to_owned(),
+        _ => format!("extends = [\"{0}.toml\", \"./{0}.toml\"]\n[stages.projector]\nseed = {number}\n", number - 1),
+    };
+    let files = Files::new(&[]);
+    for number in 0..=40 {
+        std::fs::write(files.path(&format!("{number}.toml")), text(number)).expect("writes");
+    }
+    let many = vec!["\"40.toml\""; 20_000].join(", ");
+    std::fs::write(files.path("x.toml"), format!("extends = [{many}]\n")).expect("writes");
+    let start = std::time::Instant::now();
+    let experiment = files.load("x.toml", &LoadOptions::default()).unwrap_or_else(|found| panic!("{found}"));
+    let elapsed = start.elapsed();
+    assert_eq!(experiment.points[5].stages["projector"].settings["seed"], 40);
+    assert!(elapsed.as_secs_f64() < 5.0, "{elapsed:?}");
+}

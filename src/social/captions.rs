@@ -132,6 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clip_may_have_a_hundred_thousand_captions() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        let rows = (1..=100_000).map(|number| format!("a,{number},dog\n"));
+        std::fs::write(&path, "clip_id,caption_index,caption\n".to_owned() + &rows.collect::<String>()).unwrap();
+        let start = std::time::Instant::now();
+        let clips = load(&path, &Selection::default()).unwrap();
+        assert_eq!((clips.len(), clips[0].utterances.len()), (1, 100_000));
+        // A look at all captions before each would be five thousand million of them.
+        assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+        std::fs::write(&path, "clip_id,caption_index,caption\na,2,dog\na,1,cat\na,2,hen\n").unwrap();
+        let error = load(&path, &Selection::default()).unwrap_err().to_string();
+        assert!(error.contains("line 4: clip `a` has caption 2 twice"), "{error}");
+    }
+
+    #[test]
     fn a_wrong_number_of_tags_is_an_error_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("captions.csv");

@@ -397,6 +397,34 @@ mod tests {
     }
 
     #[test]
+    fn constants_of_another_shape_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = ProjectorConfig::original(2, 3);
+        let streams = crate::stats::random::Streams::new(0, "test");
+        let projector = Projector::init(&config, 1.0, &streams, &Device::default());
+        projector.save(&folder.path().join("projector.safetensors")).unwrap();
+        let description = Description {
+            shape: config,
+            source: Source::Constant,
+            inject: Inject::Full,
+            settings: serde_json::json!({}),
+            language: None,
+            trained_on: Vec::new(),
+        };
+        crate::social::packs::write_json(&folder.path().join("projector.json"), &description).unwrap();
+        let load = |shape: &[usize]| {
+            let values = vec![0.5; shape.iter().product()];
+            npy::write(&folder.path().join("constants.npy"), &Array::new(shape, values)).unwrap();
+            Trained::load(folder.path(), &Device::default()).map(|trained| trained.constants)
+        };
+        assert_eq!(load(&[2, 2]).unwrap().unwrap().shape, [2, 2]);
+        for shape in [&[2, 3][..], &[1, 2], &[2], &[2, 2, 1], &[]] {
+            let error = load(shape).unwrap_err().to_string();
+            assert!(error.contains("has shape") && error.contains("not [2, 2]"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_given_projector_needs_inject() {
         assert_eq!(chosen_inject(None, None).unwrap(), Inject::None);
         assert_eq!(chosen_inject(Some(Inject::Local), None).unwrap(), Inject::Local);

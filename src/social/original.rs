@@ -268,7 +268,9 @@ pub fn places(vectors: &[Vector], words: &[&Word], meta: Option<&Meta>, slip: Sl
                 let place = known.get(vector.number).copied().flatten()?;
                 return fits(place, &vector.word).then_some(place);
             }
-            let found = (shift..=vector.number).find(|shift| fits(vector.number - shift, &vector.word))?;
+            // A shift that leads past the last word fits nothing, however large the number is.
+            let least = shift.max(vector.number.saturating_sub(words.len().saturating_sub(1)));
+            let found = (least..=vector.number).find(|shift| fits(vector.number - shift, &vector.word))?;
             shift = found;
             Some(vector.number - found)
         })
@@ -447,6 +449,9 @@ mod tests {
         // The original's trainer: one word late, and the last token nowhere.
         assert_eq!(placed(text, &names, &[], Slip::Keep), [Some(1), Some(3), Some(5), Some(7), None]);
         assert_eq!(placed(text, &[(1, "woman"), (3, "dances")], &[], Slip::Repair), [Some(1), None]);
+        // A number of a damaged name is not counted down to the text.
+        assert_eq!(placed(text, &[(1, "woman"), (usize::MAX, "dances")], &[], Slip::Repair), [Some(1), None]);
+        assert_eq!(placed(text, &[(usize::MAX, "a")], &[], Slip::Repair), [Some(4)]);
         // A word that stands twice: the shift of the token before decides.
         let text = "he's a man who is a man";
         assert_eq!(

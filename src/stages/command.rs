@@ -67,6 +67,9 @@ pub enum Scalar {
     Truth(bool),
     /// A whole number.
     Whole(i64),
+    /// A whole number that has no sign and needs its bit.
+    #[schemars(skip)]
+    Large(u64),
     /// A number with a point.
     Number(f64),
     /// Text.
@@ -78,6 +81,7 @@ impl std::fmt::Display for Scalar {
         match self {
             Self::Truth(value) => value.fmt(formatter),
             Self::Whole(value) => value.fmt(formatter),
+            Self::Large(value) => value.fmt(formatter),
             Self::Number(value) => value.fmt(formatter),
             Self::Text(value) => value.fmt(formatter),
         }
