@@ -4,7 +4,7 @@
 //! that soctok writes are read. Files of equal content are equal byte for byte (npz entries carry no time).
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// What can go wrong with an array file.
@@ -206,7 +206,13 @@ fn open_npz(path: &Path) -> Result<zip::ZipArchive<std::io::BufReader<std::fs::F
     let io = |source| NpyError::Io { path: path.into(), source };
     let file = std::fs::File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
+    let listed = listed(&file, length).map_err(io)?;
     let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|error| unreadable(path, error))?;
+    // Of entries with one name the archive shows the last.
+    if listed.is_some_and(|listed| listed != archive.len()) {
+        let reason = format!("it lists {} arrays under {} names", listed.unwrap_or_default(), archive.len());
+        return Err(NpyError::Format { path: path.into(), reason });
+    }
     let mut packed = 0u64;
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|error| unreadable(path, error))?;
@@ -218,6 +224,21 @@ fn open_npz(path: &Path) -> Result<zip::ZipArchive<std::io::BufReader<std::fs::F
         return Err(NpyError::Format { path: path.into(), reason });
     }
     Ok(archive)
+}
+
+/// How many entries the end of an archive counts; `None` where it has another form than NumPy and soctok write: a remark
+/// behind it, or more entries than two bytes count.
+fn listed(mut file: &std::fs::File, length: u64) -> std::io::Result<Option<usize>> {
+    const END: u64 = 22;
+    if length < END {
+        return Ok(None);
+    }
+    let mut end = [0; END as usize];
+    file.seek(SeekFrom::Start(length - END))?;
+    file.read_exact(&mut end)?;
+    file.rewind()?;
+    let count = u16::from_le_bytes([end[10], end[11]]);
+    Ok((end.starts_with(b"PK\x05\x06") && count < u16::MAX).then_some(usize::from(count)))
 }
 
 fn unreadable(path: &Path, error: zip::result::ZipError) -> NpyError {
@@ -312,7 +333,7 @@ mod tests {
         places.iter().for_each(|&at| bytes[at] = b'a');
         std::fs::write(&path, bytes).expect("writes");
         let error = read_npz::<f32>(&path).expect_err("which of the two").to_string();
-        assert!(error.contains("array `a` stands in it twice"), "{error}");
+        assert!(error.contains("it lists 2 arrays under 1 names"), "{error}");
         assert!(read_npz_array::<f32>(&path, "a").is_err());
         // Two names of the archive that are one of an array.
         write_npz(&path, [("a", &one), ("a.npy", &one)]).expect("writes");

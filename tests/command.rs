@@ -236,22 +236,34 @@ fn a_request_to_stop_reaches_the_program_and_what_it_started() {
 }
 
 #[test]
-fn whole_numbers_of_64_bits_reach_the_program_digit_by_digit() {
+fn whole_numbers_reach_the_program_digit_by_digit_or_are_refused() {
     let folder = Folder::new();
-    let values = "values = { a = 18446744073709551615, b = -9223372036854775808, c = 9223372036854775808 }";
+    let values = "values = { a = 9223372036854775807, b = -9223372036854775808, c = 9007199254740993 }";
     let stage = "command = [\"sh\", \"-c\", \"echo $1 $2 $3 > out.txt\", \"sh\", \"{value:a}\", \"{value:b}\", \"{value:c}\"]\n\
                  version = \"POSIX sh\"\noutputs = [\"out.txt\"]\n";
     folder.write("only.toml", &only(&format!("{stage}{values}")));
-    let facts = folder.json(&["run", "only.toml"]);
-    assert_eq!(facts["executed"], 1, "{facts}");
+    assert_eq!(folder.json(&["run", "only.toml"])["executed"], 1);
     let step = folder.json(&["plan", "only.toml"])["points"][0]["steps"]["only"].clone();
     let out = folder.path().join("soctok-store/steps").join(step.as_str().expect("a name")).join("out.txt");
-    let said = "18446744073709551615 -9223372036854775808 9223372036854775808\n";
+    let said = "9223372036854775807 -9223372036854775808 9007199254740993\n";
     assert_eq!(std::fs::read_to_string(out).expect("reads"), said);
     // Numbers that one float would stand for are other steps.
-    assert_eq!(folder.json(&["run", "only.toml", "--set", "only.values.a=18446744073709551614"])["executed"], 1);
-    assert_eq!(
-        failure(&format!("{stage}{}", values.replace("551615", "551616")), 2).matches("is too large").count(),
-        1
+    assert_eq!(folder.json(&["run", "only.toml", "--set", "only.values.c=9007199254740992"])["executed"], 1);
+    // No float stands for a number that is too large, nor does the run fail when it is to be written down.
+    let said = failure(&format!("{stage}{}", values.replace("5807", "5808")), 2);
+    assert!(
+        said.contains("`9223372036854775808` is too large") && said.contains("hint: whole numbers go from"),
+        "{said}"
     );
+    let output = folder.soctok(&["run", "only.toml", "--set", "only.values.c=18446744073709551615"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_output_whose_name_is_no_text_is_refused() {
+    let said = failure(
+        "command = [\"sh\", \"-c\", \"touch \\\"frames/$(printf '\\\\377')\\\"\"]\nversion = \"POSIX sh\"\noutputs = [\"frames/\"]\n",
+        1,
+    );
+    assert!(said.contains("whose name is no text") && said.contains("UTF-8"), "{said}");
 }

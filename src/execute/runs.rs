@@ -63,7 +63,7 @@ pub fn by_name(experiment: &Experiment, store: &Store) -> PathBuf {
 pub fn label(point: &Point) -> String {
     let mut parts: Vec<String> = point.coordinates.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
     parts.extend(point.ablation.clone());
-    let text = if parts.is_empty() { "base".into() } else { parts.join(",").replace('/', "_") };
+    let text = if parts.is_empty() { "base".into() } else { parts.join(",").replace(['/', '\0'], "_") };
     // A file name has 255 bytes at most.
     if text.len() <= 200 {
         return text;
@@ -148,9 +148,9 @@ fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser:
             (name.clone(), Value::Object(settings))
         })
         .collect();
-    // A name has letters, digits and `-_.` only.
+    // A name has letters, digits and `-_.` only, and 200 of them at most.
     let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
-    let name: String = format!("{}-{}", experiment.name, label(point)).chars().map(plain).collect();
+    let name: String = format!("{}-{}", experiment.name, label(point)).chars().take(200).map(plain).collect();
     let file = json!({
         "name": name,
         "protocol": experiment.protocol,
@@ -169,5 +169,26 @@ fn without_null(value: Value) -> Value {
         }
         Value::Array(values) => values.into_iter().map(without_null).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_a_file_name_whatever_the_values_are() {
+        let label = |value: &str| {
+            label(&Point {
+                coordinates: BTreeMap::from([("v".to_owned(), value.to_owned())]),
+                ablation: Some("wrong".to_owned()),
+                stages: BTreeMap::new(),
+                targets: Vec::new(),
+                not_applicable: None,
+            })
+        };
+        assert_eq!(label("a/b\0c"), "v=a_b_c,wrong");
+        let long = label(&"é".repeat(300));
+        assert!(long.len() < 255 && long != label(&"é".repeat(301)), "{long}");
     }
 }

@@ -281,12 +281,14 @@ fn item_of(
         DeValue::Boolean(truth) => ItemValue::Scalar(Value::Bool(*truth)),
         DeValue::Integer(number) => {
             let (digits, radix) = (number.as_str(), number.radix());
-            let parsed = i64::from_str_radix(digits, radix).map(Number::from);
-            match parsed.or_else(|_| u64::from_str_radix(digits, radix).map(Number::from)) {
-                Ok(number) => ItemValue::Scalar(Value::Number(number)),
+            // Numbers past these have no form in TOML, in which a run keeps its settings.
+            match i64::from_str_radix(digits, radix) {
+                Ok(number) => ItemValue::Scalar(Value::Number(number.into())),
                 Err(_) => {
                     let written = report.written(span).to_owned();
-                    report.error(span, format!("`{written}` is too large"), "whole numbers have 64 bits");
+                    let hint =
+                        "whole numbers go from -9223372036854775808 to 9223372036854775807; longer ones are text";
+                    report.error(span, format!("`{written}` is too large"), hint);
                     ItemValue::Invalid
                 }
             }

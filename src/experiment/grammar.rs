@@ -32,8 +32,8 @@ pub(super) fn schema() -> Value {
         "properties": {
             "name": {
                 "type": "string",
-                "description": "Name of the experiment: letters, digits, `-`, `_` and `.`",
-                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+                "description": "Name of the experiment: letters, digits, `-`, `_` and `.`, at most 200",
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
             },
             "protocol": {
                 "description": "The named set of defaults that lies below this file",

@@ -1,6 +1,6 @@
 //! The stages as written: their kinds, their fields, and where their references lead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub(super) struct Graph<'a> {
     pub models: BTreeMap<&'a str, Option<&'a str>>,
     /// Every artifact kind that some stage kind gives or accepts.
     artifacts: BTreeSet<&'a str>,
+    /// Name of a stage → its place.
+    places: HashMap<&'a str, usize>,
 }
 
 /// Why a reference leads nowhere. Its message names what is meant, which takes a look at everything there is.
@@ -79,11 +81,12 @@ impl<'a> Graph<'a> {
         let artifacts = artifacts(kinds);
         let data = externals(report, merged, "data", &artifacts);
         let models = externals(report, merged, "models", &artifacts);
-        Self { stages, data, models, artifacts }
+        let places = stages.iter().enumerate().map(|(place, stage)| (stage.name, place)).collect();
+        Self { stages, data, models, artifacts, places }
     }
 
     pub fn stage(&self, name: &str) -> Option<usize> {
-        self.stages.iter().position(|stage| stage.name == name)
+        self.places.get(name).copied()
     }
 
     /// Checks what each stage says. `bound` are the fields that an axis gives in every point.

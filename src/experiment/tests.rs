@@ -493,9 +493,9 @@ fn a_setting_of_too_many_parts_is_an_error_and_no_overflow_of_the_stack() {
     let files = Files::new(&[("x.toml", GRID)]);
     let set = |argument: String| {
         let options = LoadOptions { sets: vec![argument], ..LoadOptions::default() };
-        files.load("x.toml", &options).expect_err("it is too deep").0[0].message.clone()
+        files.load("x.toml", &options).expect_err("it is too deep").to_string()
     };
-    assert_eq!(set(format!("projector.{}seed=1", "a.".repeat(100_000))), "the setting has 100003 parts");
+    assert!(set(format!("projector.{}seed=1", "a.".repeat(100_000))).contains("the setting has 100003 parts"));
     let value = format!("projector.seed={}1{}", "[".repeat(60), "]".repeat(60));
     assert!(set(value).contains("more than 32 deep"));
 }

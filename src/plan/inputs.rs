@@ -52,6 +52,10 @@ fn is_model_file(name: &str) -> bool {
 pub fn files(path: &Path, accepts: &[&str]) -> Result<Vec<(String, PathBuf)>, InputError> {
     let metadata = std::fs::metadata(path)
         .map_err(|error| InputError::new(path, error, "correct the path in the experiment file, or bring the data"))?;
+    if !metadata.is_dir() && !metadata.is_file() {
+        let hint = "give a file or a folder: what a pipe or a device says is read once and cannot be identified";
+        return Err(InputError::new(path, "it is neither", hint));
+    }
     let is_model = accepts.iter().any(|kind| matches!(*kind, "language_model" | "encoder" | "projector"));
     let mut files = if metadata.is_dir() {
         let below = files_below(path)
@@ -129,8 +133,12 @@ pub fn content(
     let (mut unread, mut bytes) = (0, 0);
     for (_, path) in &files {
         if signatures.known(path).map_err(|error| unreadable(path, error))?.is_none() {
+            let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
+            if !metadata.is_file() {
+                return Err(InputError::new(path, "it is no file", "take its line out of the manifest"));
+            }
             unread += 1;
-            bytes += std::fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
+            bytes += metadata.len();
         }
     }
     if bytes > limit {
@@ -147,6 +155,19 @@ pub fn content(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_no_input() {
+        for path in ["/dev/zero", "/dev/null"] {
+            let error = files(Path::new(path), &["text"]).expect_err("it never ends").to_string();
+            assert!(error.contains("it is neither") && error.contains("hint: give a file or a folder"), "{error}");
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let manifest = folder.path().join("manifest.csv");
+        std::fs::write(&manifest, "split,clip_id,frame_path,t_sec\ntest,a,/dev/zero,0\n").expect("writes");
+        let error = content(&manifest, &["frames"], &Signatures::default(), u64::MAX).expect_err("it never ends");
+        assert!(error.to_string().contains("`/dev/zero`: it is no file"), "{error}");
+    }
 
     #[test]
     fn a_manifest_stands_for_its_frames_and_a_model_folder_for_its_weights() {

@@ -413,7 +413,7 @@ mod tests {
         };
         crate::social::packs::write_json(&folder.path().join("projector.json"), &description).unwrap();
         let load = |shape: &[usize]| {
-            let values = vec![0.5; shape.iter().product()];
+            let values = vec![0.5f32; shape.iter().product()];
             npy::write(&folder.path().join("constants.npy"), &Array::new(shape, values)).unwrap();
             Trained::load(folder.path(), &Device::default()).map(|trained| trained.constants)
         };

@@ -67,9 +67,6 @@ pub enum Scalar {
     Truth(bool),
     /// A whole number.
     Whole(i64),
-    /// A whole number that has no sign and needs its bit.
-    #[schemars(skip)]
-    Large(u64),
     /// A number with a point.
     Number(f64),
     /// Text.
@@ -81,7 +78,6 @@ impl std::fmt::Display for Scalar {
         match self {
             Self::Truth(value) => value.fmt(formatter),
             Self::Whole(value) => value.fmt(formatter),
-            Self::Large(value) => value.fmt(formatter),
             Self::Number(value) => value.fmt(formatter),
             Self::Text(value) => value.fmt(formatter),
         }
@@ -279,7 +275,14 @@ fn check_written(outputs: &[String], folder: &Path) -> Result<()> {
         if entry.file_type().is_dir() {
             continue;
         }
-        let name = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_string_lossy().into_owned();
+        let path = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+        let Some(name) = path.to_str().map(str::to_owned) else {
+            let hint = "the record of a step names its files in UTF-8";
+            return Err(StageError::hint(
+                format!("the program left `{}`, whose name is no text", path.display()),
+                hint,
+            ));
+        };
         if !entry.file_type().is_file() {
             let hint = "outputs are plain files: links and pipes would not be kept with the step";
             return Err(StageError::hint(format!("the program left `{name}`, which is no plain file"), hint));

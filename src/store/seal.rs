@@ -6,7 +6,7 @@
 //! kill seals nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -35,8 +35,8 @@ impl Seals {
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Seal>> {
         let load = || {
-            let lines = std::fs::File::open(&self.path).map(std::io::BufReader::new).into_iter();
-            lines.flat_map(|lines| lines.lines().map_while(Result::ok)).filter_map(|line| parse(&line)).collect()
+            let bytes = std::fs::read(&self.path).unwrap_or_default();
+            bytes.split(|byte| *byte == b'\n').filter_map(|line| parse(std::str::from_utf8(line).ok()?)).collect()
         };
         self.known.get_or_init(|| Mutex::new(load())).lock().unwrap_or_else(PoisonError::into_inner)
     }
