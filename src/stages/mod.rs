@@ -26,6 +26,7 @@ pub mod note;
 pub mod odd_one_out;
 pub mod perplexity;
 pub mod pretrain_lm;
+pub mod pretrain_vit;
 pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;
@@ -54,6 +55,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<scene_packs::ScenePacks>(),
         Kind::of::<import_packs::ImportPacks>(),
         Kind::of::<pretrain_lm::PretrainLm>(),
+        Kind::of::<pretrain_vit::PretrainVit>(),
         Kind::of::<train_projector::TrainProjector>(),
         Kind::of::<train_lora::TrainLora>(),
         Kind::of::<perplexity::Perplexity>(),

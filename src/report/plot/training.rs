@@ -64,7 +64,7 @@ fn figure(sources: &Sources<'_>, stage: &str, facet: &Facet) -> Result<Option<Fi
         "Training loss of `{stage}` over optimiser steps, averaged in bins of steps (at most {POINTS} along the curve); \
          thin lines are single seeds, thick lines their mean."
     );
-    let kinds = ["train_projector", "pretrain_lm"];
+    let kinds = ["train_projector", "pretrain_lm", "pretrain_vit"];
     let is_nll = kinds.iter().any(|kind| sources.stages(kind).contains(&stage));
     let svg = draw(&Chart {
         title: title.clone(),

@@ -172,6 +172,14 @@ impl World {
     }
 }
 
+impl Latents {
+    /// What a frame of a phase shows: agent, action, patient, place and background, as indices.
+    pub fn shown(&self, phase: usize) -> [usize; 5] {
+        let Phase { agent, action, patient, place } = self.phases[phase];
+        [agent, action, patient, place, self.background]
+    }
+}
+
 impl Phase {
     /// The tags of what is true in this phase: words that no caption uses.
     pub fn tags(&self) -> Vec<String> {

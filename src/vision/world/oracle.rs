@@ -15,8 +15,8 @@ pub const DIMENSIONS: usize = 64;
 /// Standard deviation of the noise on each coordinate, whose own standard deviation over clips is about 1.
 pub const NOISE: f64 = 0.05;
 
-/// Columns of `latents.csv` with the values that each may have.
-fn attributes() -> [(&'static str, Vec<&'static str>); 5] {
+/// Columns of `latents.csv` with the values that each may have, in the order of [`Latents::shown`](super::Latents::shown).
+pub fn attributes() -> [(&'static str, Vec<&'static str>); 5] {
     [
         ("agent", AGENTS.to_vec()),
         ("action", ACTIONS.iter().map(|action| action.name).collect()),
