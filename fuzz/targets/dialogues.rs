@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again.len(), clips.len());
         for clip in &mut clips {
             clip.cluster();
-            cut(clip, 1.0);
+            cut(&mut clip.utterances, 1.0);
         }
     });
 });
