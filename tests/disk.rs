@@ -213,6 +213,56 @@ fn an_input_that_is_not_there_is_named_before_anything_runs() {
     assert!(executed(&folder, &["run", "chain.toml"]) >= 2);
 }
 
+/// Between the plan and the step that reads it.
+#[test]
+fn an_artifact_that_is_damaged_during_the_run_is_not_built_on() {
+    let folder = Folder::new();
+    let go = folder.path().join("go");
+    let stages = format!(
+        r#"
+name = "damaged"
+[stages.first]
+kind = "note"
+text = "one"
+[stages.slow]
+kind = "command"
+command = ["sh", "-c", "while [ ! -e \"$1\" ]; do sleep 0.02; done; echo done > done.txt", "sh", "{}"]
+version = "POSIX sh"
+outputs = ["done.txt"]
+[stages.last]
+kind = "command"
+command = ["cat", "{{input:first}}/note.txt", "{{input:slow}}/done.txt"]
+version = "POSIX cat"
+inputs = {{ first = "stage:first", slow = "stage:slow" }}
+"#,
+        go.display()
+    );
+    folder.write("damaged.toml", &stages);
+    folder.ok(&["run", "damaged.toml", "--only", "first"]);
+    let step = folder.json(&["plan", "damaged.toml"])["points"][0]["steps"]["first"].clone();
+    let store = folder.path().join("soctok-store");
+    let child = folder.command(&["run", "damaged.toml"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let child = child.expect("starts");
+    let began = Instant::now();
+    let is_under_way = || {
+        let work = std::fs::read_dir(store.join("work")).into_iter().flatten().flatten();
+        work.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".lease"))
+    };
+    while !is_under_way() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the slow step never began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let note = store.join("steps").join(step.as_str().expect("a name")).join("note.txt");
+    std::fs::write(&note, "two\n").expect("writes");
+    std::fs::write(&go, "").expect("writes");
+    failed(
+        &child.wait_with_output().expect("ends"),
+        &["last (command", "is no longer what its step left", "hint: run"],
+    );
+    assert_eq!(executed(&folder, &["run", "damaged.toml"]), 2, "the first and the last");
+    assert_eq!(std::fs::read_to_string(&note).expect("reads"), "one\n");
+}
+
 #[test]
 fn an_input_that_vanishes_meanwhile_fails_what_needs_it_and_nothing_else() {
     // The scores read a file of their own, which is removed while the training before them runs.

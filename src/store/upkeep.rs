@@ -110,7 +110,9 @@ impl Store {
         }
         let aside = self.root().join("work").join(format!("{name}.removed-{}", super::lease::unique()));
         std::fs::rename(&folder, &aside).map_err(io(&folder))?;
-        std::fs::remove_dir_all(&aside).map_err(io(&aside))
+        // A hand may have put a file there.
+        let removed = if aside.is_dir() { std::fs::remove_dir_all(&aside) } else { std::fs::remove_file(&aside) };
+        removed.map_err(io(&aside))
     }
 
     /// Removes what killed processes of this host left in `work/`: drafts, and the work folders and leases of steps that
