@@ -311,9 +311,6 @@ pub fn import(store: &Store, path: &Path) -> Result<(Contents, Imported, Option<
     let mut imported = Imported::default();
     for name in &contents.steps {
         let record = arrived.record(name)?;
-        let inputs: BTreeMap<&str, &str> =
-            record.inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str())).collect();
-        let output_key = key::by_outputs(&record.identity, &inputs);
         // A step that another process makes at this moment has the same bytes: whoever is first stays.
         if !store.is_done(name) {
             store.clear(name)?;
@@ -322,7 +319,7 @@ pub fn import(store: &Store, path: &Path) -> Result<(Contents, Imported, Option<
         if !store.is_done(name) {
             return Err(StoreError::Damaged { path: store.artifact(name), reason: "no record".to_owned() }.into());
         }
-        store.index_by_outputs(&output_key, name)?;
+        store.index_by_outputs(&key::of_record(&record), name)?;
     }
     for (name, target) in contents.aliases.iter().filter(|(name, _)| !store.is_done(name)) {
         store.alias(name, target)?;

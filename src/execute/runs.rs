@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::experiment::{Experiment, External, Point, Source};
 use crate::plan::{Plan, PlannedPoint};
-use crate::store::{Store, StoreError, provenance, write_json};
+use crate::store::{Store, StoreError, provenance};
 
 /// Writes the folder of every run whose steps are all done and that has none yet, and its links for people. Returns
 /// how many runs stand complete.
@@ -25,7 +25,8 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
             let text = resolved(experiment, planned.point).map_err(|error| malformed(&folder, &error))?;
             store.write_atomically(&folder.join("experiment.toml"), text.as_bytes())?;
             let facts = facts.get_or_insert_with(|| provenance::run(Path::new(".")));
-            write_json(&folder.join("provenance.json"), facts)?;
+            let text = serde_json::to_string_pretty(facts).map_err(|error| malformed(&folder, &error))? + "\n";
+            store.write_atomically(&folder.join("provenance.json"), text.as_bytes())?;
             let results = results(experiment, plan, planned, run, store)?;
             let text = serde_json::to_string_pretty(&results).map_err(|error| malformed(&folder, &error))? + "\n";
             // Last: a run with results is complete.

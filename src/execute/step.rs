@@ -49,7 +49,7 @@ fn leased(shop: &Shop<'_>, index: usize, lease: &Lease) -> Result<Attempt, StepE
     let inputs = inputs(plan, step, store)?;
     let bytes = inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str())).collect();
     let output_key = key::by_outputs(&step.identity, &bytes);
-    if let Some(found) = store.find_by_outputs(&output_key) {
+    if let Some(found) = store.find_by_outputs(&output_key).filter(|found| has_inputs(store, found, &output_key)) {
         store.alias(&name, &found)?;
         return Ok(Attempt::CutOff(found));
     }
@@ -97,6 +97,12 @@ fn leased(shop: &Shop<'_>, index: usize, lease: &Lease) -> Result<Attempt, StepE
     };
     store.commit(&work, record, &summary, &output_key, lease)?;
     Ok(Attempt::Executed(seconds))
+}
+
+/// Was the artifact made from inputs of these bytes? The step that the index names may have been made again since, from
+/// others: those of an upstream step that ran again and left other bytes than before.
+fn has_inputs(store: &Store, name: &str, output_key: &str) -> bool {
+    store.record(name).is_ok_and(|record| key::of_record(&record) == output_key)
 }
 
 /// Writes the progress for `soctok status`, once a second at most. Failing to is no reason to fail the step: a full disk

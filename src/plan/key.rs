@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::stages::{Kind, kind::Settings};
+use crate::store::StepRecord;
 
 /// Raised when keys are formed in another way; every step then gets a new key.
 pub const SCHEME: u32 = 1;
@@ -83,6 +84,12 @@ pub fn by_outputs(identity: &Value, inputs: &BTreeMap<&str, &str>) -> String {
         });
     }
     digest(&identity)
+}
+
+/// [`by_outputs`] of a finished step.
+pub fn of_record(record: &StepRecord) -> String {
+    let inputs = record.inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str()));
+    by_outputs(&record.identity, &inputs.collect())
 }
 
 /// Settings that differ from the kind's defaults and can change the result; references are left to the inputs.
