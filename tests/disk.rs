@@ -217,7 +217,6 @@ fn an_input_that_is_not_there_is_named_before_anything_runs() {
 #[test]
 fn an_artifact_that_is_damaged_during_the_run_is_not_built_on() {
     let folder = Folder::new();
-    let go = folder.path().join("go");
     let stages = format!(
         r#"
 name = "damaged"
@@ -226,7 +225,7 @@ kind = "note"
 text = "one"
 [stages.slow]
 kind = "command"
-command = ["sh", "-c", "while [ ! -e \"$1\" ]; do sleep 0.02; done; echo done > done.txt", "sh", "{}"]
+command = ["sh", "-c", "while [ -d \"$1\" ] && [ ! -e \"$1/go\" ]; do sleep 0.02; done; echo done > done.txt", "sh", "{}"]
 version = "POSIX sh"
 outputs = ["done.txt"]
 [stages.last]
@@ -235,7 +234,7 @@ command = ["cat", "{{input:first}}/note.txt", "{{input:slow}}/done.txt"]
 version = "POSIX cat"
 inputs = {{ first = "stage:first", slow = "stage:slow" }}
 "#,
-        go.display()
+        folder.path().display()
     );
     folder.write("damaged.toml", &stages);
     folder.ok(&["run", "damaged.toml", "--only", "first"]);
@@ -254,13 +253,54 @@ inputs = {{ first = "stage:first", slow = "stage:slow" }}
     }
     let note = store.join("steps").join(step.as_str().expect("a name")).join("note.txt");
     std::fs::write(&note, "two\n").expect("writes");
-    std::fs::write(&go, "").expect("writes");
+    folder.write("go", "");
     failed(
         &child.wait_with_output().expect("ends"),
         &["last (command", "is no longer what its step left", "hint: run"],
     );
     assert_eq!(executed(&folder, &["run", "damaged.toml"]), 2, "the first and the last");
     assert_eq!(std::fs::read_to_string(&note).expect("reads"), "one\n");
+}
+
+/// A program asks nobody before it keeps something: what it read shows in the look after the step alone.
+#[test]
+fn an_input_that_changes_while_a_program_reads_it_leaves_no_artifact() {
+    let folder = Folder::new();
+    let stages = format!(
+        r#"
+name = "changed"
+[data.words]
+path = "words.txt"
+[stages.slow]
+kind = "command"
+command = ["sh", "-c", "touch \"$2/runs\"; while [ -d \"$2\" ] && [ ! -e \"$2/go\" ]; do sleep 0.02; done; cat \"$1\" > read.txt", "sh", "{{input:words}}", "{}"]
+version = "POSIX sh"
+inputs = {{ words = "data:words" }}
+outputs = ["read.txt"]
+"#,
+        folder.path().display()
+    );
+    folder.write("changed.toml", &stages);
+    folder.write("words.txt", "one\n");
+    let child = folder.command(&["run", "changed.toml"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let child = child.expect("starts");
+    let began = Instant::now();
+    while !folder.path().join("runs").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the program never ran");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    folder.write("words.txt", "two\n");
+    folder.write("go", "");
+    let words =
+        ["slow (command", "`data:words`", "changed after the plan was made", "hint: run the same command again"];
+    failed(&child.wait_with_output().expect("ends"), &words);
+    // Neither under the key of the bytes that were planned nor under that of those that were read.
+    assert!(folder.results().is_empty(), "{:?}", folder.results());
+    for bytes in ["one\n", "two\n"] {
+        folder.write("words.txt", bytes);
+        assert_eq!(executed(&folder, &["run", "changed.toml"]), 1, "nothing was kept");
+        assert!(folder.results().iter().any(|(file, read)| file.ends_with("/read.txt") && read == bytes.as_bytes()));
+    }
 }
 
 #[test]
