@@ -18,7 +18,7 @@ pub struct Counts {
     pub conversations: usize,
     /// Recordings of a person whose conversation has no other.
     pub alone: usize,
-    /// Clips whose id names no person and conversation: they stay as they are.
+    /// Clips whose id names no person and conversation: nothing is joined to them.
     pub others: usize,
     /// Turns without a usable time, which stay behind the turn before them in their recording.
     pub turns_without_time: usize,
@@ -57,17 +57,8 @@ pub fn cut(clip: &mut Clip, seconds: f64) -> usize {
 /// Two recordings of one person in a conversation, recordings of a conversation in two splits, a recording with a partner
 /// and without any time.
 pub fn join(clips: &[Clip], counts: &mut Counts) -> Result<Vec<Clip>> {
-    let mut conversations: BTreeMap<(String, &str), Vec<usize>> = BTreeMap::new();
-    for (number, clip) in clips.iter().enumerate() {
-        match named(clip) {
-            // Pieces of the same number belong together: what follows the person in the id.
-            Some(recording) => {
-                let piece = clip.clip_id.splitn(5, '_').nth(4).unwrap_or_default();
-                conversations.entry((recording.scene(), piece)).or_default().push(number);
-            }
-            None => counts.others += 1,
-        }
-    }
+    let conversations = conversations(clips);
+    counts.others += clips.len() - conversations.values().map(Vec::len).sum::<usize>();
     let mut joined = clips.to_vec();
     for ((scene, _), members) in &conversations {
         check(scene, members, clips)?;
@@ -94,6 +85,24 @@ pub fn join(clips: &[Clip], counts: &mut Counts) -> Result<Vec<Clip>> {
         }
     }
     Ok(joined)
+}
+
+/// The places of the clips whose conversation has no other recording. One that has, in which nothing is said, is not alone.
+pub fn alone(clips: &[Clip]) -> BTreeSet<usize> {
+    conversations(clips).into_values().filter(|members| members.len() == 1).flatten().collect()
+}
+
+/// The places of the clips of each conversation.
+fn conversations(clips: &[Clip]) -> BTreeMap<(String, &str), Vec<usize>> {
+    let mut conversations: BTreeMap<(String, &str), Vec<usize>> = BTreeMap::new();
+    for (number, clip) in clips.iter().enumerate() {
+        if let Some(recording) = named(clip) {
+            // Pieces of the same number belong together: what follows the person in the id.
+            let piece = clip.clip_id.splitn(5, '_').nth(4).unwrap_or_default();
+            conversations.entry((recording.scene(), piece)).or_default().push(number);
+        }
+    }
+    conversations
 }
 
 /// The person and conversation that a dialogue's id names.
@@ -184,6 +193,10 @@ mod tests {
         let joined = join(&clips, &mut counts).unwrap();
         let expected = Counts { conversations: 1, alone: 1, others: 1, ..Counts::default() };
         assert_eq!(counts, expected);
+        assert_eq!(alone(&clips), BTreeSet::from([3]));
+        // A partner who says nothing is a partner, and captions are no recording.
+        let captions = Clip { captions: true, ..clip("V00_S0809_I00000584_P0001", vec![utterance("a dog", 0.0, 1.0)]) };
+        assert_eq!(alone(&[clips[0].clone(), clip(SECOND, Vec::new()), captions]), BTreeSet::new());
         let told = |clip: &Clip| -> Vec<(String, String, bool)> {
             let told = clip
                 .utterances

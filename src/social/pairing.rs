@@ -1,9 +1,10 @@
 //! Whose vectors a clip gets: its own, or for a control those of another clip.
 //!
 //! Wrong clips are a derangement: every clip gives its vectors to exactly one other, none keeps its own. `hard` ones stay
-//! within the group (session, source video, scene), so that what groups have in common cannot tell right from wrong.
+//! within the group (session, source video, scene), so that what groups have in common cannot tell right from wrong. The
+//! clips of a joined dialogue (see `conversation.rs`) have the same local tokens, so none of them is a wrong clip of another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -38,12 +39,15 @@ impl Pairing {
         let mut stream = Streams::new(seed, "pairing").named("wrong_clip");
         match self {
             Self::Right => Ok((0..clips.len()).collect()),
-            Self::WrongClip => stream.derangement(clips.len()).ok_or_else(|| {
-                StageError::hint(
-                    "`pairing = \"wrong_clip\"` needs at least two clips",
-                    "take a split with more clips, or set `pairing = \"right\"`",
-                )
-            }),
+            Self::WrongClip => {
+                let all: Vec<usize> = (0..clips.len()).collect();
+                deranged(clips, &all, &mut stream).ok_or_else(|| {
+                    StageError::hint(
+                        "`pairing = \"wrong_clip\"` needs at least two clips, and of joined dialogues two conversations",
+                        "take a split with more clips, or set `pairing = \"right\"`",
+                    )
+                })
+            }
             Self::WrongClipOfGroup => within_groups(clips, &mut stream),
         }
     }
@@ -85,6 +89,22 @@ pub fn read(folder: &Path) -> Result<Vec<(String, String)>> {
     pairs.collect()
 }
 
+/// Draws of a derangement before it is given up.
+const DRAWS: usize = 1000;
+
+/// A derangement of `members` (places in it) in which none gets the vectors of a clip that it shares a joined dialogue with.
+/// `None` where there is none.
+fn deranged(clips: &[Clip], members: &[usize], stream: &mut Stream) -> Option<Vec<usize>> {
+    let recordings = |&member: &usize| clips[member].utterances.iter().filter_map(|turn| turn.recording.as_deref());
+    let partners: Vec<HashSet<&str>> = members.iter().map(|member| recordings(member).collect()).collect();
+    let names = |one: usize, other: usize| partners[one].contains(clips[members[other]].clip_id.as_str());
+    (0..DRAWS).find_map(|_| {
+        let order = stream.derangement(members.len())?;
+        let is_apart = order.iter().enumerate().all(|(own, &from)| !names(own, from) && !names(from, own));
+        is_apart.then_some(order)
+    })
+}
+
 fn within_groups(clips: &[Clip], stream: &mut Stream) -> Result<Vec<usize>> {
     let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (number, clip) in clips.iter().enumerate() {
@@ -102,8 +122,16 @@ fn within_groups(clips: &[Clip], stream: &mut Stream) -> Result<Vec<usize>> {
         ));
     }
     let mut sources = vec![0; clips.len()];
-    for members in groups.values() {
-        let order = stream.derangement(members.len()).unwrap_or_default();
+    for (name, members) in &groups {
+        let order = deranged(clips, members, stream).ok_or_else(|| {
+            StageError::hint(
+                format!(
+                    "`pairing = \"wrong_clip_of_group\"` has in group `{name}` only partners of one dialogue, who have the \
+                     same local tokens"
+                ),
+                "give clips a `group` of several conversations, or set `pairing = \"wrong_clip\"`",
+            )
+        })?;
         members.iter().zip(order).for_each(|(&member, to)| sources[member] = members[to]);
     }
     Ok(sources)
@@ -111,6 +139,7 @@ fn within_groups(clips: &[Clip], stream: &mut Stream) -> Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::transcripts::Utterance;
     use super::*;
 
     fn clips(groups: &[&str]) -> Vec<Clip> {
@@ -150,6 +179,25 @@ mod tests {
         assert!(Pairing::WrongClip.sources(&clips(&["a"]), 0).unwrap_err().to_string().contains("two clips"));
         let error = Pairing::WrongClipOfGroup.sources(&clips(&["a", "a", "b", ""]), 0).unwrap_err().to_string();
         assert!(error.contains("2 of 3 groups") && error.contains("`b`") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn a_partner_of_the_same_dialogue_is_no_wrong_clip() {
+        const PARTNERS: [(usize, usize); 4] = [(0, 1), (1, 0), (2, 3), (3, 2)];
+        let mut clips = clips(&["s", "s", "s", "s", "t", "t"]);
+        for (own, partner) in PARTNERS {
+            let turn = Utterance { recording: Some(format!("c{partner}")), ..Utterance::default() };
+            clips[own].utterances = vec![turn];
+        }
+        for (seed, pairing) in (0..20).flat_map(|seed| [(seed, Pairing::WrongClip), (seed, Pairing::WrongClipOfGroup)])
+        {
+            let sources = pairing.sources(&clips, seed).unwrap();
+            assert_eq!(sorted(sources.clone()), [0, 1, 2, 3, 4, 5]);
+            assert!(PARTNERS.iter().all(|&(own, partner)| sources[own] != partner), "{pairing:?}: {sources:?}");
+        }
+        let error = |pairing: Pairing| pairing.sources(&clips[..2], 0).unwrap_err().to_string();
+        assert!(error(Pairing::WrongClip).contains("two conversations"), "{}", error(Pairing::WrongClip));
+        assert!(error(Pairing::WrongClipOfGroup).contains("group `s`"), "{}", error(Pairing::WrongClipOfGroup));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::estimate::Size;
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary};
 use crate::social::conversation::{self, Counts};
-use crate::social::identity::Recording;
 use crate::social::times::Timing;
 use crate::social::transcripts::{self, Selection};
 
@@ -79,7 +78,9 @@ impl Stage for JoinSpeakers {
             ));
         }
         if config.alone == Alone::LeaveOut {
-            joined.retain(|clip| Recording::of(&clip.clip_id).is_none() || clip.is_joined());
+            let alone = conversation::alone(&clips);
+            let kept = joined.into_iter().enumerate().filter(|(place, _)| !alone.contains(place));
+            joined = kept.map(|(_, clip)| clip).collect();
         }
         transcripts::save(&context.folder().join("transcripts.jsonl"), &joined)?;
         let turns = joined.iter().flat_map(|clip| &clip.utterances);

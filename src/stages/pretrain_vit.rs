@@ -156,16 +156,29 @@ impl Stage for PretrainVit {
     const ON_DEVICE: bool = true;
     type Config = Config;
 
+    fn check(config: &Config) -> Result<()> {
+        if config.hidden.is_multiple_of(config.heads) && config.image.is_multiple_of(config.patch) {
+            return Ok(());
+        }
+        Err(StageError::hint(
+            format!(
+                "no transformer has width {} with {} heads, or an image of {} in patches of {}",
+                config.hidden, config.heads, config.image, config.patch
+            ),
+            "make `hidden` a multiple of `heads`, and `image` one of `patch`",
+        ))
+    }
+
     fn estimate(config: &Config, _inputs: &Expected) -> Estimate {
         let network = Network::encoder(&config.shape());
         let tokens = (config.image / config.patch.max(1)).pow(2) + 1;
-        let rows = config.batch * tokens;
+        let rows = (config.batch * tokens) as f64;
         // Weights, gradients and two moments; and what every block keeps for its backward pass.
-        let kept = rows * config.layers * (24 * config.hidden + 3 * config.heads * tokens) * 4;
+        let kept = rows * (config.layers * (24 * config.hidden + 3 * config.heads * tokens) * 4) as f64;
         Estimate {
             parameters: Some(network.parameters),
             flops: Some(3.0 * network.forward(tokens as f64) * (config.batch as u64 * config.steps) as f64),
-            memory: Some(Memory::fixed((60 << 20) + 16 * network.parameters + kept as u64)),
+            memory: Some(Memory::fixed((kept as u64).saturating_add((60 << 20) + 16 * network.parameters))),
             width: network.hidden,
             size: Size { network: Some(network), ..Size::default() },
             ..Estimate::default()
@@ -173,15 +186,6 @@ impl Stage for PretrainVit {
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {
-        if !config.hidden.is_multiple_of(config.heads) || !config.image.is_multiple_of(config.patch) {
-            return Err(StageError::hint(
-                format!(
-                    "no transformer has width {} with {} heads, or an image of {} in patches of {}",
-                    config.hidden, config.heads, config.image, config.patch
-                ),
-                "make `hidden` a multiple of `heads`, and `image` one of `patch`",
-            ));
-        }
         let device = device::parse(context.device())?;
         let streams = Streams::new(config.seed, Self::KIND);
         let mut checkpoints = Checkpoints::new(context);
@@ -407,6 +411,19 @@ mod tests {
         let device = device::parse("cpu").expect("the default backend");
         let encoder = Dinov2::load(folder.path(), &device, PositionResampling::default()).expect("loads");
         assert_eq!((encoder.config().hidden, encoder.config().image), (64, 56));
+    }
+
+    #[test]
+    fn sides_that_do_not_go_together_are_found_when_the_file_is_checked() {
+        let check = |settings: serde_json::Value| {
+            let config: Config = serde_json::from_value(settings).expect("settings");
+            PretrainVit::check(&config)
+        };
+        assert!(check(json!({})).is_ok());
+        for wrong in [json!({ "heads": 3 }), json!({ "patch": 13 })] {
+            let error = check(wrong).expect_err("cannot be").to_string();
+            assert!(error.contains("no transformer has width 64") && error.contains("hint:"), "{error}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `rsa`: how alike the model's and people's similarity of clips are, layer by layer.
 //!
 //! Scores are rank correlations over the strict upper triangles of two matrices: the similarity of pooled vectors (or a
-//! matrix from elsewhere), and human judgments. Pairs of clips are not independent, so p comes from permutations of clip labels and intervals from a
-//! bootstrap of clips ([`crate::stats::inference`]); scipy's p is given beside them because the original quotes it.
-//! `rsa.json` and `layers.csv` hold the whole curve; `ranks.npy` and `human.csv` are what comparisons read.
+//! matrix from elsewhere), and human judgments. Pairs of clips are not independent, so p comes from permutations of clip
+//! labels and intervals from a bootstrap of clips ([`crate::stats::inference`]); scipy's p is given beside them because the
+//! original quotes it. `rsa.json` and `layers.csv` hold the whole curve; `ranks.npy` and `human.csv` are what comparisons read.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -178,6 +178,12 @@ impl Stage for ScenePacks {
                 "set `write_original` in packs of the transcripts as they were before `join_speakers`",
             ));
         }
+        if config.global_mode == GlobalMode::ProjectedLocals && clips.iter().any(Clip::is_joined) {
+            return Err(StageError::hint(
+                "`global_mode = \"projected_locals\"` would mean the local tokens of all persons of a joined dialogue",
+                "set `global_mode` to `clip_mean` or `causal_mean`, which are of the frames of the clip's own person",
+            ));
+        }
         let coverage = tagger::fill(&mut clips, config.tagger, config.tagger_view);
         for clip in &mut clips {
             let own = features.of(clip)?;

@@ -79,8 +79,11 @@ fn turns_of_a_partner_take_the_partners_frames() {
     let error = run(&JOINED.replace("\"recording\":\"b\"", "\"recording\":\"z\""), serde_json::json!({}));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("recording `z`") && error.contains("hint:"), "{error}");
-    let error = run(JOINED, serde_json::json!({"write_original": true})).unwrap_err().to_string();
-    assert!(error.contains("joined dialogues"), "{error}");
+    for refused in [serde_json::json!({"write_original": true}), serde_json::json!({"global_mode": "projected_locals"})]
+    {
+        let error = run(JOINED, refused).unwrap_err().to_string();
+        assert!(error.contains("joined dialogue"), "{error}");
+    }
 }
 
 #[test]
