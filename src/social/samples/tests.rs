@@ -292,6 +292,10 @@ fn the_context_ends_where_its_last_turn_does() {
     };
     assert_eq!(until(Samples::NextUtterance), [Some(1.0), Some(2.5)]);
     assert_eq!(until(Samples::Utterance), [Some(0.0), Some(1.5), Some(3.0)]);
+    let mut over = clip.clone();
+    over.utterances[0].end = Some(2.0);
+    let prompt = Prompt { samples: Samples::NextUtterance, ..Prompt::default() };
+    assert_eq!(samples(&over, &prompt)[0].until, Some(1.5), "nobody is shown saying what is predicted");
     let chunked = timed("a b c d", 2.0, 1.0);
     let prompt = Prompt { samples: Samples::NextUtterance, chunk_words: 2, ..Prompt::default() };
     assert_eq!(samples(&chunked, &prompt)[0].until, Some(4.0), "the end of the chunk, not of the utterance");

@@ -47,8 +47,11 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let before = &turns[place - context..place];
-            // A turn without an end is over when the next one begins.
-            let until = before.last().and_then(Turn::ends).or_else(|| target.begins());
+            // A turn without an end, or with one inside the next turn, is over when that begins.
+            let until = match (before.last().and_then(Turn::ends), target.begins()) {
+                (Some(end), Some(begins)) => Some(end.min(begins)),
+                (end, begins) => end.or(begins),
+            };
             let mut sequence = self.opened(target.utterance.index, until);
             self.fronted(&mut sequence, Some(target.utterance))?;
             for (number, turn) in before.iter().enumerate() {
