@@ -485,7 +485,7 @@ fn three_thousand_wrong_references_are_told_at_once() {
     assert_eq!(found[7].hint.as_deref(), Some("did you mean `stage:s7`?"));
     assert_eq!(found[200].message, "2800 more mistakes are not told");
     // 4.8 s when the hints of all were made from the distances of all words.
-    assert!(elapsed.as_secs_f64() < 1.5, "{elapsed:?}");
+    assert!(elapsed.as_secs_f64() < 3.0, "{elapsed:?}");
 }
 
 #[test]

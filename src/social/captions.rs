@@ -140,8 +140,8 @@ mod tests {
         let start = std::time::Instant::now();
         let clips = load(&path, &Selection::default()).unwrap();
         assert_eq!((clips.len(), clips[0].utterances.len()), (1, 100_000));
-        // A look at all captions before each would be five thousand million of them.
-        assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+        // A look at all captions before each would be five thousand million of them, some minutes.
+        assert!(start.elapsed().as_secs_f64() < 20.0, "{:?}", start.elapsed());
         std::fs::write(&path, "clip_id,caption_index,caption\na,2,dog\na,1,cat\na,2,hen\n").unwrap();
         let error = load(&path, &Selection::default()).unwrap_err().to_string();
         assert!(error.contains("line 4: clip `a` has caption 2 twice"), "{error}");

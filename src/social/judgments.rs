@@ -36,7 +36,7 @@ impl Judgments {
     /// judgments that name clips by number.
     ///
     /// # Errors
-    /// No such file, a trial or row that does not fit its header, or a number that `names` lacks.
+    /// No such file, a file of a file, a trial or row that does not fit its header, or a number that `names` lacks.
     pub fn read(
         path: &Path,
         file: Option<&str>,
@@ -47,7 +47,13 @@ impl Judgments {
             (true, Some(file)) => path.join(file),
             (true, None) if path.join("triplets.csv").is_file() => path.join("triplets.csv"),
             (true, None) => path.join("rsm.csv"),
-            (false, _) => path.to_owned(),
+            (false, None) => path.to_owned(),
+            (false, Some(file)) => {
+                return Err(StageError::hint(
+                    format!("`{}` is a file, and `{file}` would be one of a folder", path.display()),
+                    "leave the name of the file out, or point to the folder that it lies in",
+                ));
+            }
         };
         let mut reader =
             csv::ReaderBuilder::new().flexible(true).from_path(&file).map_err(|error| broken(&file, &error))?;
@@ -288,6 +294,17 @@ mod tests {
         let path = folder.path().join("j.csv");
         std::fs::write(&path, text).unwrap();
         Judgments::read(&path, None, None, Repeats::LeaveOut)
+    }
+
+    #[test]
+    fn a_file_of_a_file_is_refused_and_not_overlooked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.csv");
+        std::fs::write(&path, "a,b\n1,0.5\n0.5,1\n").unwrap();
+        let read = |path: &Path| Judgments::read(path, Some("j.csv"), None, Repeats::LeaveOut);
+        assert!(read(folder.path()).is_ok());
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("is a file, and `j.csv` would be one of a folder\nhint:"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`save`]), and a folder of transcript JSON files in the shapes that other projects write (`dialogue.rs`).
 //! Whatever the form, text is made of its words joined by single spaces, so spaces at the end never become tokens.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -372,6 +372,29 @@ fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {
             clip.group = Some(group.clone());
         }
     }
+    together(clips, &file)
+}
+
+/// That the clips of a joined dialogue are in one split: each has all turns of the others.
+fn together(clips: &[Clip], file: &Path) -> Result<()> {
+    let splits: HashMap<&str, &str> =
+        clips.iter().filter_map(|clip| Some((clip.clip_id.as_str(), clip.split.as_deref()?))).collect();
+    for clip in clips {
+        let own = clip.split.as_deref();
+        for partner in clip.utterances.iter().filter_map(|turn| turn.recording.as_deref()) {
+            if let Some(other) = splits.get(partner).filter(|other| Some(**other) != own) {
+                return Err(StageError::hint(
+                    format!(
+                        "`{}` has `{}` in split `{}` and `{partner}`, who is of the same dialogue, in `{other}`",
+                        file.display(),
+                        clip.clip_id,
+                        own.unwrap_or_default()
+                    ),
+                    "keep conversations together (a `split` stage with `apart = [\"scene\"]`): each clip has the turns of all",
+                ));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -384,6 +407,21 @@ mod tests {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         (folder, path)
+    }
+
+    #[test]
+    fn partners_of_a_dialogue_are_in_one_split() {
+        let lines = r#"{"clip_id":"a","utterances":[{"text":"hi"},{"text":"ho","recording":"b"}]}
+            {"clip_id":"b","utterances":[{"text":"hi","recording":"a"},{"text":"ho"}]}"#;
+        let (folder, path) = written("t.jsonl", lines);
+        let load_with = |split: &str| {
+            let splits = folder.path().join("splits.csv");
+            std::fs::write(&splits, format!("clip_id,split\na,train\nb,{split}\n")).unwrap();
+            load(&path, &Selection { splits: Some(splits), ..Selection::default() })
+        };
+        assert_eq!(load_with("train").unwrap().len(), 2);
+        let error = load_with("test").unwrap_err().to_string();
+        assert!(error.contains("`a` in split `train` and `b`") && error.contains("apart = [\"scene\"]"), "{error}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ impl Stage for TrainProjector {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
+        if config.source == Source::ConstantByPlace && config.inject == Inject::Global {
+            config.source = Source::Constant;
+        }
         if matches!(config.source, Source::Constant | Source::ConstantByPlace | Source::Mean) {
             config.pairing = Pairing::Right;
         }
@@ -147,7 +150,12 @@ impl Stage for TrainProjector {
             false => {
                 let sequences = samples::build(&held_out, &prompt, &pos_set(), &*language, locals)?;
                 let places = material::places(&packs, &held_out)?;
-                let partners = config.pairing.sources(&held_out, config.pairing_seed)?;
+                let partners = config.pairing.sources(&held_out, config.pairing_seed).map_err(|error| match error {
+                    StageError::Invalid { message, hint } => {
+                        StageError::Invalid { message: format!("of the clips of `validation`: {message}"), hint }
+                    }
+                    other => other,
+                })?;
                 let sources: Vec<usize> = partners.iter().map(|&clip| places[clip]).collect();
                 let prepared = injection::prepare(&sequences, Some(&bank), &places, &sources, language.pad)?;
                 let clip = |sequence: &Sequence| held_out[sequence.clip].clip_id.clone();

@@ -422,3 +422,16 @@ fn what_cannot_be_trained_says_why() {
     let message = error("nowhere", json!({"inject": "local"}));
     assert!(message.contains("no word of the packs") && message.contains("`pos_set`"), "{message}");
 }
+
+#[test]
+fn constants_by_place_without_local_tokens_are_plain_constants() {
+    let source = |inject: &str| {
+        let settings =
+            json!({ "text": "stage:t", "packs": "stage:p", "source": "constant_by_place", "inject": inject });
+        let mut config: Config = serde_json::from_value(settings).unwrap();
+        TrainProjector::normalise(&mut config, &Upstream::default());
+        config.source
+    };
+    assert_eq!(source("global"), Source::Constant);
+    assert_eq!((source("local"), source("full")), (Source::ConstantByPlace, Source::ConstantByPlace));
+}
