@@ -365,7 +365,7 @@ fn assign_splits(clips: &mut [Clip], path: &Path) -> Result<()> {
             "give each clip of the text a line; a split that no stage uses (`none`) leaves a clip out",
         ));
     }
-    for clip in clips {
+    for clip in &mut *clips {
         let given = known.get(&clip.clip_id);
         clip.split = given.map(|(split, _)| split.clone());
         if let Some((_, Some(group))) = given {
