@@ -125,9 +125,11 @@ fn check_value(item: &Item, schema: &Value, what: &str, partial: bool) -> Vec<Fi
         return check_single(item, single, what, partial);
     }
     let mut nearest: Option<Vec<Finding>> = None;
+    // The words of all forms together: of one form's alone the nearest may not be among them.
+    let words: Vec<Value> = forms.iter().filter_map(|form| words_of_one(form)).flatten().collect();
     for form in &forms {
         let found = match words_of_one(form) {
-            Some(words) => check_word(item, &words, what),
+            Some(_) => check_word(item, &words, what),
             None => check_single(item, form, what, partial),
         };
         if found.is_empty() {
