@@ -85,3 +85,20 @@ fn a_cell_of_fewer_seeds_says_how_many() {
     let one = folder.ok(&["table", "seeds.toml", "--set", "axes.seed.values=[\"ccccc\"]"]);
     assert!(one.contains("8 ± –") && !one.contains(" to "), "{one}");
 }
+
+#[test]
+fn figures_of_one_name_from_two_stages_have_columns_of_their_own_in_every_form() {
+    let folder = built();
+    let both = SEEDS.replace("value = \"last.characters\"", "value = [\"last.characters\", \"drawn.characters\"]");
+    folder.write("seeds.toml", &both.replace("value = 5.5", "value = 5.5\nfigure = \"last.characters\""));
+    let rows = folder.json(&["table", "seeds.toml"]);
+    // 2, 4 and 6 characters are drawn, line ends included; `last` adds two.
+    assert_eq!((&rows[0]["last.characters"], &rows[0]["drawn.characters"]), (&Value::from(6.0), &Value::from(4.0)));
+    assert_eq!(rows[0]["last.characters published"], 5.5, "{rows}");
+    assert!(rows[0].get("characters").is_none(), "{rows}");
+    for format in ["text", "csv", "markdown"] {
+        let shown = folder.ok(&["table", "seeds.toml", "--format", format]);
+        assert!(shown.contains("last.characters") && shown.contains("drawn.characters"), "{format}: {shown}");
+    }
+    assert!(folder.ok(&["table", "seeds.toml", "--format", "latex"]).contains("last.characters & drawn.characters"));
+}

@@ -171,10 +171,11 @@ pub fn grid(
     let columns: BTreeSet<(&Vec<usize>, usize)> = cells.keys().map(|(_, column, number)| (column, *number)).collect();
     grid.notes.dedup();
     grid.header.clone_from(&spec.rows);
+    let names = names(spec);
     for (column, number) in &columns {
         let mut parts = labels(experiment, &spec.columns, column);
         if spec.value.len() > 1 || parts.is_empty() {
-            parts.push(spec.value[*number].1.clone());
+            parts.push(names[*number].clone());
         }
         let name = parts.join(" ");
         grid.header.push(name.clone());
@@ -222,6 +223,15 @@ pub fn grid(
     }
     grid.notes.extend(cited);
     Ok(grid)
+}
+
+/// The figures as they stand above their columns: `spearman`, or `rsa.spearman` for all of a table in which two columns
+/// would be called alike.
+fn names(spec: &TableSpec) -> Vec<String> {
+    let mut taken: BTreeSet<&str> = spec.rows.iter().map(String::as_str).collect();
+    let short = spec.value.iter().all(|(_, figure)| taken.insert(figure));
+    let name = |(of, figure): &(String, String)| if short { figure.clone() } else { format!("{of}.{figure}") };
+    spec.value.iter().map(name).collect()
 }
 
 pub(super) type Found = (BTreeMap<String, String>, String, Reading);
