@@ -388,3 +388,35 @@ fn settings_from_outside_are_checked_with_their_place() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing.stderr).contains("`y.toml` cannot be read: there is no such file"));
 }
+
+#[test]
+fn a_setting_from_outside_that_no_point_can_see_is_refused_with_its_cure() {
+    let folder = Folder::new();
+    folder.write("notes.toml", support::NOTES);
+    let check = |arguments: &[&str]| folder.soctok(&[&["check", "notes.toml"], arguments].concat());
+    let hidden = check(&["--set", "second.text=three"]);
+    let stderr = text(&hidden.stderr);
+    assert_eq!(hidden.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.starts_with("--set:1:13: error: `--set` changes nothing: axis `ending` gives `second.text`"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("\nhint: for this value alone write `--set 'axes.ending.values=[\"three\"]'`"), "{stderr}");
+    // The cure cures, and what the file says below an axis is a default.
+    assert!(check(&["--set", "axes.ending.values=[\"three\"]"]).status.success());
+    let both = ["--set", "axes.ending.values=[\"three\"]", "--set", "second.text=three"];
+    assert!(check(&both).status.success(), "the axis says the same");
+    assert!(check(&["--set", "first.text=uno"]).status.success());
+    let output = folder.command(&["check", "notes.toml"]).env("SOCTOK_STAGES__SECOND__TEXT", "x").output();
+    let stderr = text(&output.expect("soctok starts").stderr);
+    assert!(stderr.starts_with("environment:1:29: error: the environment variable changes nothing"), "{stderr}");
+
+    // Bundles of which one leaves the field alone hide nothing; those that all give it do.
+    let bundles = "name = \"b\"\n[stages.first]\nkind = \"note\"\ntext = \"one\"\n[stages.second]\nkind = \"note\"\ntext = \"two\"\n\
+                   [axes.way.values]\none = { \"first.text\" = \"1\" }\ntwo = { \"second.text\" = \"2\" }\n";
+    folder.write("notes.toml", bundles);
+    assert!(check(&["--set", "first.text=x"]).status.success());
+    folder.write("notes.toml", &bundles.replace("two = {", "two = { \"first.text\" = \"2\","));
+    let stderr = text(&check(&["--set", "first.text=x"]).stderr);
+    assert!(stderr.contains("hint: change it in the bundles of `axes.way.values` (`one`, `two`)"), "{stderr}");
+}

@@ -9,6 +9,7 @@ mod diagnostic;
 mod document;
 mod grammar;
 mod graph;
+mod hidden;
 mod layers;
 mod protocols;
 mod reports;
@@ -74,6 +75,7 @@ fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind])
         report.error_nowhere("no point is left", "`exclude` drops them all; take an entry of `[exclude]` away");
     }
     reports.check_points(report, &points);
+    hidden::check(report, &merged, &graph, &sweep, &points);
     let label = |value: &sweep::AxisValue| value.label.clone();
     let axes = sweep.axes.iter().map(|axis| AxisInfo {
         name: axis.name.clone(),
