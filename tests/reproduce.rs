@@ -135,3 +135,37 @@ fn latex_tables_compile() {
     assert!(output.status.success(), "{}", text(&output.stdout));
     assert!(folder.path().join("t.pdf").is_file());
 }
+
+#[test]
+fn misspelt_figures_and_cells_of_several_results_are_found_when_the_file_is_read() {
+    let mistakes = |tables: &str| {
+        let output = folder(tables).soctok(&["check", "notes.toml"]);
+        (output.status.code(), text(&output.stderr))
+    };
+    // A figure of a stage is known when it has run: neither of the two names is called the wrong one.
+    let slip = TABLES.replace("value = [\"second.characters\", ", "value = [\"second.charcters\", ");
+    let (code, stderr) = mistakes(&slip);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("did you mean `second.charcters`? (one of the two names is misspelt"), "{stderr}");
+
+    let compared = "[comparisons.apart]\nof = \"second.characters\"\nminuend = { ending = \"two\" }\n\
+                    subtrahend = { ending = \"three\" }\n[tables.apart]\nvalue = \"apart.differnece\"\n\
+                    [tables.apart.published.one]\nwhere = {}\nfigure = \"apart.difference\"\nvalue = 1\n";
+    let (code, stderr) = mistakes(compared);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("comparison `apart` (kind `scores`) has no figure `differnece`"), "{stderr}");
+    assert!(stderr.contains("hint: did you mean `difference`?"), "{stderr}");
+    assert_eq!(stderr.matches("error: ").count(), 1, "the right name is not blamed: {stderr}");
+    assert_eq!(mistakes(&compared.replace("differnece", "difference")).0, Some(0));
+
+    // `second` is another step for each ending, `first` is the same for all.
+    let (code, stderr) = mistakes("[tables.length]\nvalue = \"second.characters\"\n");
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("table `length`: the cell holds different results of `second`"), "{stderr}");
+    assert!(stderr.contains("hint: name `ending` in `rows`, `columns`, `over` or `where`"), "{stderr}");
+    assert_eq!(mistakes("[tables.length]\nvalue = \"first.characters\"\n").0, Some(0));
+    for cure in ["rows = \"ending\"", "columns = \"ending\"", "over = \"ending\"", "where = { ending = \"two\" }"] {
+        let (code, stderr) = mistakes(&format!("[tables.length]\nvalue = \"second.characters\"\n{cure}\n"));
+        assert_eq!(code, Some(0), "{cure}: {stderr}");
+    }
+}

@@ -70,6 +70,27 @@ fn seeds_show_mean_deviation_and_interval_in_every_form() {
 }
 
 #[test]
+fn a_table_that_cannot_be_made_keeps_no_other_from_being_shown() {
+    let folder = Folder::new();
+    let wrong = |name: &str| format!("[tables.{name}]\nvalue = \"last.{name}\"\nrows = \"way\"\nover = \"seed\"\n");
+    // The first table and the last are wrong, the one between them is not.
+    let text = SEEDS.replace("[tables.length]", &format!("{}[tables.length]", wrong("charcters")));
+    folder.write("seeds.toml", &format!("{text}{}", wrong("words")));
+    for command in ["run", "table"] {
+        let output = folder.soctok(&[command, "seeds.toml"]);
+        let (shown, told) = (support::text(&output.stdout), support::text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(shown.starts_with("length\n") && shown.contains("6.000 ± 2.000"), "{command}: {shown}");
+        for figure in ["charcters", "words"] {
+            let error = format!("error: table `{figure}`: `last` has no figure `{figure}`\nhint: it has `characters`");
+            assert!(told.contains(&error), "{command}: {told}");
+        }
+    }
+    let output = folder.soctok(&["run", "seeds.toml"]);
+    assert!(support::text(&output.stderr).contains("0 steps run"), "what ran stands");
+}
+
+#[test]
 fn a_cell_of_fewer_seeds_says_how_many() {
     let folder = built();
     let fewer = format!("{SEEDS}\n[exclude.one]\nwhere = {{ way = \"fixed\", seed = \"a\" }}\n")

@@ -10,7 +10,7 @@ use super::forecast::Forecast;
 use super::plan::{expectation, sentence};
 use super::{Failure, interrupt, progress::Progress, results, store, table};
 use crate::execute::schedule::Limits;
-use crate::execute::{self, Event, Options, runs};
+use crate::execute::{self, Event, Options, Outcome, runs};
 use crate::experiment::Experiment;
 use crate::models::device;
 use crate::plan::{self, Plan, Reading};
@@ -75,6 +75,8 @@ pub fn run(
         forecast.pace.save();
     }
     let complete = runs::write(experiment, &plan, &store)?;
+    // A table that cannot be made is told when all else is: what was run stands.
+    let mut shown = Ok(());
     if json {
         let points = results::as_json(&plan, &store)?;
         let verdicts: Map<String, Value> = report::table::verdicts(experiment, &plan, &mut Figures::new(&store))?
@@ -96,7 +98,10 @@ pub fn run(
         results::grid(experiment, &plan, &store)?.write(Format::Text, out)?;
         table::verdicts(experiment, &plan, &mut Figures::new(&store), Format::Text, out)?;
     } else {
-        table::write(experiment, &plan, &store, &[], Format::Text, out)?;
+        shown = match table::write(experiment, &plan, &store, &[], Format::Text, out) {
+            Err(Failure::Output(error)) => return Err(error.into()),
+            other => other,
+        };
     }
     super::say(&format!(
         "{} steps run, {} found by their inputs, {} done elsewhere; {complete} runs under {} in {:.1} s",
@@ -113,6 +118,15 @@ pub fn run(
             loads.0, loads.1, reuses.0, reuses.1,
         ));
     }
+    let failed = failure(&outcome);
+    if let (Err(table), Err(_)) = (&shown, &failed) {
+        super::say(&format!("error: {table}"));
+    }
+    failed.and(shown)
+}
+
+/// Whether the run ended before all was done.
+fn failure(outcome: &Outcome) -> Result<(), Failure> {
     if outcome.cancelled {
         return Err(Failure::Steps("stopped on request; the same command goes on".into()));
     }

@@ -25,7 +25,7 @@ pub fn run(
     write(experiment, &plan, &store, names, format, out)
 }
 
-/// Writes the tables named, or all, one after another.
+/// Writes the tables named, or all, one after another. A table that cannot be made keeps no other from being shown.
 pub fn write(
     experiment: &Experiment,
     plan: &Plan<'_>,
@@ -40,14 +40,34 @@ pub fn write(
         return Err(Failure::Usage(text));
     }
     let mut figures = Figures::new(store);
-    let wanted = experiment.tables.iter().filter(|spec| names.is_empty() || names.contains(&spec.name));
-    for (index, spec) in wanted.enumerate() {
-        if index > 0 && format != Format::Json {
+    let mut broken = Vec::new();
+    let mut written = 0;
+    for spec in experiment.tables.iter().filter(|spec| names.is_empty() || names.contains(&spec.name)) {
+        let grid = match grid(experiment, plan, spec, &mut figures, format) {
+            Ok(grid) => grid,
+            Err(error) => {
+                broken.push(error);
+                continue;
+            }
+        };
+        if written > 0 && format != Format::Json {
             writeln!(out)?;
         }
-        grid(experiment, plan, spec, &mut figures, format)?.write(format, out)?;
+        grid.write(format, out)?;
+        written += 1;
     }
-    if names.is_empty() { verdicts(experiment, plan, &mut figures, format, out) } else { Ok(()) }
+    if names.is_empty() {
+        verdicts(experiment, plan, &mut figures, format, out)?;
+    }
+    // What could be made stands before what is wrong with the rest.
+    out.flush()?;
+    match broken.pop() {
+        None => Ok(()),
+        Some(last) => {
+            broken.iter().for_each(|error| super::say(&format!("error: {error}")));
+            Err(last.into())
+        }
+    }
 }
 
 /// Writes what every comparison says, in words; CSV has no place for words.

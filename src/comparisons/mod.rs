@@ -81,6 +81,8 @@ pub trait Comparison: 'static {
     const VERSION: u32;
     /// One sentence: what it does.
     const SUMMARY: &'static str;
+    /// Every figure that a row can have; settings decide which of them it has.
+    const FIGURES: &'static [&'static str];
     /// Its settings.
     type Config: Serialize + DeserializeOwned + JsonSchema;
 
@@ -105,6 +107,8 @@ pub struct ComparisonKind {
     pub version: u32,
     /// See [`Comparison::SUMMARY`].
     pub summary: &'static str,
+    /// See [`Comparison::FIGURES`].
+    pub figures: &'static [&'static str],
     /// JSON Schema of the settings.
     pub schema: Value,
     run: Run,
@@ -118,6 +122,7 @@ impl ComparisonKind {
             name: C::KIND,
             version: C::VERSION,
             summary: C::SUMMARY,
+            figures: C::FIGURES,
             schema: crate::stages::kind::schema_of::<C::Config>(),
             run: |settings, column, arms, context| C::run(&typed::<C>(settings)?, column, arms, context),
             verdict: |settings, rows| Ok(C::verdict(&typed::<C>(settings)?, rows)),

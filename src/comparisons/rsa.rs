@@ -118,6 +118,22 @@ impl Comparison for Rsa {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Similarity to human judgments of a grid of conditions, or differences between conditions, on shared permutations, \
          draws and folds";
+    const FIGURES: &'static [&'static str] = &[
+        "score",
+        "difference",
+        "low",
+        "high",
+        "p_value",
+        "p_adjusted",
+        "p_of_all",
+        "minuend",
+        "subtrahend",
+        "seed_deviation",
+        "ceiling",
+        "clips",
+        "pairs",
+        "seeds",
+    ];
     type Config = Config;
 
     fn run(config: &Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {

@@ -133,6 +133,37 @@ impl Comparison for Scores {
     const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Paired differences of scores on the same targets, with cluster bootstrap, Holm's correction, equivalence and a \
          verdict in words";
+    const FIGURES: &'static [&'static str] = &[
+        "difference",
+        "low",
+        "high",
+        "p_value",
+        "p_adjusted",
+        "verdict",
+        "minuend",
+        "subtrahend",
+        "beside",
+        "seed_deviation",
+        "difference_per_caption",
+        "low_per_caption",
+        "high_per_caption",
+        "minuend_per_caption",
+        "subtrahend_per_caption",
+        "beside_per_caption",
+        "seed_deviation_per_caption",
+        "margin",
+        "equivalent",
+        "equivalence_low",
+        "equivalence_high",
+        "equivalence_p_value",
+        "depends",
+        "misleads",
+        "dependence_p_value",
+        "dependence_p_adjusted",
+        "pairs",
+        "clusters",
+        "seeds",
+    ];
     type Config = Config;
 
     fn run(config: &Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {

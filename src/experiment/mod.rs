@@ -4,6 +4,7 @@
 //! each value kept, checked against the schemas of the stage kinds, and resolved: every point has its stages with all
 //! settings filled in. Nothing here knows keys, the store or how a stage runs.
 
+mod cells;
 mod check;
 mod diagnostic;
 mod document;
@@ -74,7 +75,7 @@ fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind])
     if points.is_empty() {
         report.error_nowhere("no point is left", "`exclude` drops them all; take an entry of `[exclude]` away");
     }
-    reports.check_points(report, &points);
+    reports.check_points(report, &graph, &points);
     hidden::check(report, &merged, &graph, &sweep, &points);
     let label = |value: &sweep::AxisValue| value.label.clone();
     let axes = sweep.axes.iter().map(|axis| AxisInfo {

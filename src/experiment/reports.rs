@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::cells;
 use super::check::Checker;
 use super::document::{Entry, Item, Report, Span, Table};
 use super::graph::{Graph, section};
@@ -28,6 +29,8 @@ struct Selecting {
 pub(super) struct Reports {
     pub comparisons: Vec<ComparisonSpec>,
     pub tables: Vec<TableSpec>,
+    /// Where the names of the tables stand.
+    places: Vec<Span>,
     selecting: Vec<Selecting>,
 }
 
@@ -44,13 +47,16 @@ impl Reports {
             reports.comparison(report, entry, graph, sweep, kinds);
         }
         for entry in section(merged, "tables") {
-            reports.table(report, merged, entry, graph, sweep);
+            reports.table(report, merged, entry, graph, sweep, kinds);
         }
         reports
     }
 
-    /// Reports selections that choose no point.
-    pub fn check_points(&self, report: &mut Report, points: &[Point]) {
+    /// Reports selections that choose no point, and cells in which several results would stand.
+    pub fn check_points(&self, report: &mut Report, graph: &Graph<'_>, points: &[Point]) {
+        for (table, place) in self.tables.iter().zip(&self.places) {
+            cells::check(report, graph, points, table, *place);
+        }
         for selecting in &self.selecting {
             let chosen = points.iter().any(|point| {
                 let at = |key: &str| match key {
@@ -123,7 +129,15 @@ impl Reports {
         }
     }
 
-    fn table(&mut self, report: &mut Report, merged: &Table, entry: &Entry, graph: &Graph<'_>, sweep: &Sweep) {
+    fn table(
+        &mut self,
+        report: &mut Report,
+        merged: &Table,
+        entry: &Entry,
+        graph: &Graph<'_>,
+        sweep: &Sweep,
+        kinds: &[ComparisonKind],
+    ) {
         let Some(table) = entry.item.table() else { return };
         let name = &entry.key;
         let comparisons: Vec<&str> = section(merged, "comparisons").map(|entry| entry.key.as_str()).collect();
@@ -131,6 +145,7 @@ impl Reports {
         known.extend(&comparisons);
         let items = table.get("value").map(Item::one_or_many).unwrap_or_default();
         let value: Vec<_> = items.iter().filter_map(|item| figure(report, item, "value", &known)).collect();
+        let misspelt = items.iter().filter(|item| !self.is_figure(report, item, kinds)).count() > 0;
         let mut used = Vec::new();
         let mut dimension = |report: &mut Report, key: &str| {
             let items = table.get(key).map(Item::one_or_many).unwrap_or_default();
@@ -181,7 +196,8 @@ impl Reports {
                 cell.key.clone(),
                 Published {
                     r#where: selection,
-                    figure: which_figure(report, cell, of, &shown_figures),
+                    // Beside a misspelt figure the right name would be blamed.
+                    figure: if misspelt { 0 } else { which_figure(report, cell, of, &shown_figures) },
                     value,
                     tolerance: of.get("tolerance").and_then(number),
                     source: words("source"),
@@ -189,7 +205,22 @@ impl Reports {
                 },
             );
         }
+        self.places.push(entry.key_span);
         self.tables.push(TableSpec { name: name.clone(), value, rows, columns, over, r#where: shown, published });
+    }
+
+    /// Whether rows of the comparison that a `value` names can have the figure; what is wrong is reported. Of the figures
+    /// of a stage nothing is known before it has run.
+    fn is_figure(&self, report: &mut Report, item: &Item, kinds: &[ComparisonKind]) -> bool {
+        let Some((of, column)) = item.text().and_then(|text| text.split_once('.')) else { return true };
+        let Some(spec) = self.comparisons.iter().find(|spec| spec.name == of) else { return true };
+        let Some(kind) = kinds.iter().find(|kind| kind.name == spec.kind) else { return true };
+        if kind.figures.contains(&column) {
+            return true;
+        }
+        let hint = suggest::hint(column, "figures", kind.figures.iter().copied());
+        report.error(item.span, format!("comparison `{of}` (kind `{}`) has no figure `{column}`", kind.name), hint);
+        false
     }
 }
 
@@ -241,7 +272,12 @@ fn which_figure(report: &mut Report, cell: &Entry, of: &Table, figures: &[String
     let name = item.text().unwrap_or_default();
     figures.iter().position(|figure| figure == name).unwrap_or_else(|| {
         let hint = suggest::hint(name, "figures of the table", figures.iter().map(String::as_str));
-        report.error(item.span, format!("the table shows no figure `{name}`"), hint);
+        let message = format!("`value` and the published value `{}` differ: the table shows no `{name}`", cell.key);
+        report.error(
+            item.span,
+            message,
+            format!("{hint} (one of the two names is misspelt, or `value` lacks a figure)"),
+        );
         0
     })
 }

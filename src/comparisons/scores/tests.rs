@@ -35,7 +35,11 @@ impl Arms {
 
     fn compare(&self, settings: serde_json::Value) -> Result<Vec<Row>> {
         let config: Config = serde_json::from_value(settings).unwrap();
-        Scores::run(&config, "nll", &self.arms, &Context::plain(self.folder.path(), "cpu"))
+        let rows = Scores::run(&config, "nll", &self.arms, &Context::plain(self.folder.path(), "cpu"))?;
+        for name in rows.iter().flat_map(|row| row.figures.keys()) {
+            assert!(Scores::FIGURES.contains(&name.as_str()), "`{name}` is not among the figures that files may name");
+        }
+        Ok(rows)
     }
 }
 
