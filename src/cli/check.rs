@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::plural;
 use crate::experiment::Experiment;
 
 /// Says what an experiment without mistakes amounts to.
@@ -25,8 +26,4 @@ pub fn run(experiment: &Experiment, json: bool, out: &mut dyn Write) -> io::Resu
     }
     let (point, stage, step) = (plural(points, "point"), plural(stages.len(), "stage"), plural(steps.len(), "step"));
     writeln!(out, "ok: {point}, {stage}, {step}, {not_applicable} not applicable")
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -529,6 +529,11 @@ fn program() -> String {
     name.unwrap_or_else(|| "soctok".to_owned())
 }
 
+/// `1 step`, `2 steps`.
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes a line to stderr. A terminal that was closed is no reason to stop.
 fn say(text: &dyn std::fmt::Display) {
     writeln!(io::stderr(), "{text}").ok();

@@ -1,12 +1,14 @@
 //! Progress of a run on stderr: a line when a step begins and ends; on a terminal also how far each is.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::execute::Event;
-use crate::plan::Plan;
+use super::plural;
+use crate::execute::{Event, runs};
+use crate::plan::{Plan, PlannedPoint};
 
 /// How often the terminal's status line changes.
 const REFRESH: Duration = Duration::from_millis(200);
@@ -24,6 +26,8 @@ pub struct Progress<'a> {
 #[derive(Default)]
 struct State {
     settled: usize,
+    /// Message of a failure → the step that it was first told of.
+    failures: HashMap<String, usize>,
     running: BTreeMap<usize, Running>,
     shown: Option<Instant>,
 }
@@ -67,7 +71,18 @@ impl<'a> Progress<'a> {
                     after.as_secs_f64()
                 ))
             }
-            Event::Failed { step, error } => Some(self.settle(&mut state, *step, &format!("failed\nerror: {error}"))),
+            Event::Failed { step, error } => {
+                let points = points_of(self.plan, *step);
+                let told = match state.failures.entry(error.to_string()) {
+                    Entry::Occupied(first) => format!("failed{points}: as {} did", self.label(*first.get())),
+                    Entry::Vacant(new) => {
+                        let told = format!("failed{points}\nerror: {error}");
+                        new.insert(*step);
+                        told
+                    }
+                };
+                Some(self.settle(&mut state, *step, &told))
+            }
         };
         if let Some(line) = line {
             self.clear();
@@ -120,6 +135,21 @@ impl<'a> Progress<'a> {
         let text = format!("[{}/{}] {}", state.settled, self.total, running.join(" | "));
         // A status line that wraps could not be removed.
         text.chars().take(100).collect()
+    }
+}
+
+/// The points that a step belongs to: ` at inject=full,seed=0 and 3 more points`; nothing where there is one point in all
+/// or where it is a comparison's.
+fn points_of(plan: &Plan<'_>, step: usize) -> String {
+    if plan.points.len() == 1 {
+        return String::new();
+    }
+    let needing = |point: &&PlannedPoint<'_>| point.steps.values().any(|&other| other == step);
+    let mut labels = plan.points.iter().filter(needing).map(|point| runs::label(point.point));
+    let Some(first) = labels.next() else { return String::new() };
+    match labels.count() {
+        0 => format!(" at {first}"),
+        more => format!(" at {first} and {}", plural(more, "more point")),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::forecast::Forecast;
 use super::plan::{expectation, sentence};
-use super::{Failure, interrupt, progress::Progress, results, store, table};
+use super::{Failure, interrupt, plural, progress::Progress, results, store, table};
 use crate::execute::schedule::Limits;
 use crate::execute::{self, Event, Options, Outcome, runs};
 use crate::experiment::Experiment;
@@ -104,18 +104,22 @@ pub fn run(
         };
     }
     super::say(&format!(
-        "{} steps run, {} found by their inputs, {} done elsewhere; {complete} runs under {} in {:.1} s",
-        outcome.executed,
+        "{} run, {} found by their inputs, {} done elsewhere; {} under {} in {:.1} s",
+        plural(outcome.executed, "step"),
         outcome.cut_off,
         outcome.elsewhere,
+        plural(complete, "run"),
         store.root().join("runs").display(),
         started.elapsed().as_secs_f64(),
     ));
     let Served { loads, reuses } = outcome.served;
     if reuses.0 > 0 {
         super::say(&format!(
-            "{} models loaded in {:.1} s, used again {} times: {:.1} s of loading saved",
-            loads.0, loads.1, reuses.0, reuses.1,
+            "{} loaded in {:.1} s, used again {}: {:.1} s of loading saved",
+            plural(loads.0, "model"),
+            loads.1,
+            plural(reuses.0, "time"),
+            reuses.1,
         ));
     }
     let failed = failure(&outcome);
@@ -131,8 +135,12 @@ fn failure(outcome: &Outcome) -> Result<(), Failure> {
         return Err(Failure::Steps("stopped on request; the same command goes on".into()));
     }
     if !outcome.failed.is_empty() {
-        let count = outcome.failed.len();
-        let text = format!("{count} steps failed, {} were not reached because of them", outcome.not_reached);
+        let (failed, open) = (plural(outcome.failed.len(), "step"), outcome.not_reached);
+        let was = if open == 1 { "was" } else { "were" };
+        let text = format!(
+            "{failed} failed, {open} {was} not reached because of {}",
+            if outcome.failed.len() == 1 { "it" } else { "them" }
+        );
         return Err(Failure::Steps(text));
     }
     Ok(())

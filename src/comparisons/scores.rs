@@ -191,6 +191,8 @@ impl Comparison for Scores {
 
 /// The artifacts of one combination of what is averaged over.
 struct Pair {
+    /// Its labels.
+    place: Coordinates,
     minuend: PathBuf,
     subtrahend: PathBuf,
     beside: Option<PathBuf>,
@@ -213,7 +215,7 @@ fn matched(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)
     let subtrahend = side(arms, &config.subtrahend, "subtrahend", &of_subtrahend)?;
     let beside = config.beside.as_ref().map(|beside| side(arms, beside, "beside", &beside_by)).transpose()?;
     let wrong = config.wrong.as_ref().map(|wrong| side(arms, wrong, "wrong", &of_wrong)).transpose()?;
-    let mut found = Vec::new();
+    let (mut found, mut idle) = (Vec::new(), Vec::new());
     for (key, second) in subtrahend {
         let on = |axes: &[&String]| -> Coordinates {
             let shared = key.iter().filter(|(axis, _)| axes.contains(axis));
@@ -222,8 +224,23 @@ fn matched(config: &Config, arms: &[Arm]) -> Result<Vec<(Coordinates, Vec<Pair>)
         let Some(first) = minuend.get(&on(&by)) else { continue };
         let beside = beside.as_ref().map(|found| partner(found, &on(&beside_by), "beside")).transpose()?;
         let wrong = wrong.as_ref().map(|found| partner(found, &on(&of_wrong), "wrong")).transpose()?;
-        let pair = Pair { minuend: first.clone(), subtrahend: second, beside, wrong };
+        // Where an ablation changes nothing (wrong clips without social tokens) its point is the base's.
+        let swapped = if config.asks == Asks::Dependence { Some(first) } else { wrong.as_ref() };
+        if swapped == Some(&second) {
+            idle.push(if key.is_empty() { "the only pair".to_owned() } else { listed(&key) });
+            continue;
+        }
+        let pair = Pair { place: key.clone(), minuend: first.clone(), subtrahend: second, beside, wrong };
         found.push((key, pair));
+    }
+    if found.is_empty() && !idle.is_empty() {
+        return Err(StageError::hint(
+            format!("wrong clips change nothing at {}", idle.join("; ")),
+            "compare points that have social tokens, and let the ablation set `pairing` of the `perplexity` stage",
+        ));
+    }
+    for place in idle {
+        tracing::info!("left out of the comparison: {place}, where wrong clips change nothing");
     }
     rows(found, &config.average)
 }
@@ -256,9 +273,11 @@ fn check_wrong_clips(config: &Config, rows: &[(Coordinates, Vec<Pair>)]) -> Resu
         }
         let wrong = pair.wrong.as_ref().or((!amount).then_some(&pair.minuend));
         if wrong.is_some_and(|wrong| !paired(wrong)) {
+            let place = if pair.place.is_empty() { String::new() } else { format!(" at {}", listed(&pair.place)) };
             return Err(StageError::hint(
-                "the points that should have the tokens of wrong clips have those of their own",
-                "let them set `pairing` of the `perplexity` stage to `wrong_clip` or `wrong_clip_of_group`",
+                format!("the point that should have the tokens of wrong clips{place} has those of its own"),
+                "let its ablation set `pairing` of the `perplexity` stage to `wrong_clip` or `wrong_clip_of_group`, or leave the \
+                 point out with `where` in the ablation and in the comparison",
             ));
         }
     }

@@ -163,8 +163,9 @@ impl<'a> Resolver<'a> {
         for (index, points) in idle {
             let ablation = &self.sweep.ablations[*index];
             let first = points.iter().find(|shown| !shown.is_empty());
+            let counted = if points.len() == 1 { "1 point".to_owned() } else { format!("{} points", points.len()) };
             let place = first.map(|shown| format!(", the first at {shown}")).unwrap_or_default();
-            let message = format!("ablation `{}` changes nothing in {} points{place}", ablation.name, points.len());
+            let message = format!("ablation `{}` changes nothing in {}{place}", ablation.name, counted);
             report.note(ablation.span, message, "leave those points out with `where = { axis = [labels] }`");
         }
         for (index, ablation) in self.sweep.ablations.iter().enumerate() {

@@ -182,7 +182,39 @@ fn text_alone_stands_beside_and_wrong_clips_are_only_tested() {
     let bits = ["difference", "low", "high", "minuend", "subtrahend", "equivalent"];
     assert!(bits.iter().all(|name| rows[0].figures.keys().all(|key| !key.starts_with(name))), "{:?}", rows[0].figures);
     settings["minuend"] = serde_json::json!({"ablation": "constant"});
-    assert!(arms.compare(settings).unwrap_err().to_string().contains("those of their own"));
+    let error = arms.compare(settings).unwrap_err().to_string();
+    assert!(
+        error.contains("at inject = global, seed = 0 has those of its own") && error.contains("`where`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn points_in_which_wrong_clips_change_nothing_are_left_out() {
+    let mut arms = Arms::new();
+    let level = |clip: usize, word: usize| (clip + word) as f64;
+    // Text alone has no tokens: its ablations are its base.
+    arms.add(&[("inject", "none"), ("ablation", "base")], level);
+    for ablation in ["constant", "wrong_clip"] {
+        let mut same = arms.arms[0].clone();
+        same.coordinates.insert("ablation".into(), ablation.into());
+        arms.arms.push(same);
+    }
+    let settings = serde_json::json!({"asks": "information", "minuend": {"ablation": "constant"},
+        "subtrahend": {"ablation": "base"}, "wrong": {"ablation": "wrong_clip"}, "replicates": 100});
+    let error = arms.compare(settings.clone()).unwrap_err().to_string();
+    assert!(error.contains("wrong clips change nothing at inject = none"), "{error}");
+    arms.add(&[("inject", "full"), ("ablation", "base")], level);
+    arms.add(&[("inject", "full"), ("ablation", "constant")], move |clip, word| level(clip, word) + 1.0);
+    arms.add_wrong(&[("inject", "full"), ("ablation", "wrong_clip")], move |clip, word| level(clip, word) + 2.0);
+    let rows = arms.compare(settings).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].coordinates["inject"], "full");
+    assert!((figure(&rows[0], "difference") - 1.0).abs() < 1e-9);
+    let asks = serde_json::json!({"asks": "dependence", "minuend": {"ablation": "wrong_clip"},
+        "subtrahend": {"ablation": "base"}, "replicates": 100});
+    let rows = arms.compare(asks).unwrap();
+    assert_eq!((rows.len(), &rows[0].figures["verdict"]), (1, &"depends".into()));
 }
 
 #[test]
