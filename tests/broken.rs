@@ -387,6 +387,12 @@ fn settings_from_outside_are_checked_with_their_place() {
     let missing = folder.soctok(&["check", "y.toml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing.stderr).contains("`y.toml` cannot be read: there is no such file"));
+    std::fs::write(folder.path().join("latin.toml"), b"name = \"caf\xe9\"").expect("writes");
+    let stderr = text(&folder.soctok(&["check", "latin.toml"]).stderr);
+    assert!(stderr.contains("it is not UTF-8 text\nhint: an experiment file is TOML in UTF-8"), "{stderr}");
+    folder.write("empty.toml", "");
+    let stderr = text(&folder.soctok(&["check", "empty.toml"]).stderr);
+    assert!(stderr.contains("hint: add `[stages.NAME]` with its settings"), "{stderr}");
 }
 
 #[test]
@@ -419,4 +425,27 @@ fn a_setting_from_outside_that_no_point_can_see_is_refused_with_its_cure() {
     folder.write("notes.toml", &bundles.replace("two = {", "two = { \"first.text\" = \"2\","));
     let stderr = text(&check(&["--set", "first.text=x"]).stderr);
     assert!(stderr.contains("hint: change it in the bundles of `axes.way.values` (`one`, `two`)"), "{stderr}");
+}
+
+#[test]
+fn mistakes_come_as_json_for_programs() {
+    let folder = Folder::new();
+    folder.write(
+        "notes.toml",
+        &support::NOTES.replace("text = \"one\"", "txet = \"one\"").replace("to = [\"second", "to = [\"secnd"),
+    );
+    for command in ["check", "run", "plan"] {
+        let output = folder.soctok(&[command, "notes.toml", "--json"]);
+        assert_eq!(output.status.code(), Some(2));
+        let facts: Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+        let mistakes = facts["mistakes"].as_array().expect("a list");
+        assert_eq!(mistakes.len(), text(&output.stderr).matches(": error: ").count(), "{facts:#}");
+        let first = &mistakes[0];
+        assert_eq!((&first["file"], &first["line"], &first["column"]), (&"notes.toml".into(), &6.into(), &1.into()));
+        assert!(first["message"].as_str().is_some_and(|message| message.contains("`txet`")), "{first}");
+        assert_eq!(first["hint"], "did you mean `text`?");
+    }
+    let missing = folder.soctok(&["check", "y.toml", "--json"]);
+    let facts: Value = serde_json::from_slice(&missing.stdout).expect("is JSON");
+    assert!(facts["mistakes"][0]["file"].is_null() && facts["mistakes"][0]["message"].is_string(), "{facts}");
 }

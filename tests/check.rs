@@ -21,7 +21,7 @@ fn grid() -> Folder {
 #[test]
 fn check_counts_what_there_is() {
     let folder = grid();
-    assert_eq!(folder.ok(&["check", "grid.toml"]), "ok: 57 points, 6 stages, 52 steps, 0 not applicable\n");
+    assert_eq!(folder.ok(&["check", "grid.toml"]), "ok: 57 points, 6 stages, 53 steps, 0 not applicable\n");
     let facts = folder.json(&["check", "grid.toml", "--set", "axes.seed.values=[0]"]);
     assert_eq!((&facts["experiment"], &facts["points"]), (&"grid".into(), &21.into()));
     assert!(!folder.path().join("soctok-store").exists(), "nothing is written");
@@ -50,5 +50,5 @@ fn show_tells_where_each_value_comes_from() {
     assert!(shown.contains("# binds clips.data_seed, features.encoder_seed\n"), "{shown}");
     assert!(shown.contains("# does not bind other.encoder_seed\n"), "{shown}");
     folder.write("shown.toml", &shown);
-    assert_eq!(folder.ok(&["check", "shown.toml"]), "ok: 57 points, 6 stages, 52 steps, 0 not applicable\n");
+    assert_eq!(folder.ok(&["check", "shown.toml"]), "ok: 57 points, 6 stages, 53 steps, 0 not applicable\n");
 }

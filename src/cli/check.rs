@@ -16,14 +16,16 @@ pub fn run(experiment: &Experiment, json: bool, out: &mut dyn Write) -> io::Resu
     let stages: BTreeSet<&String> = experiment.points.iter().flat_map(|point| point.stages.keys()).collect();
     let live = experiment.points.iter().filter(|point| point.not_applicable.is_none());
     let steps: BTreeSet<_> = live.flat_map(|point| point.stages.values().map(Arc::as_ptr)).collect();
+    // A comparison is a step too, as in `soctok plan`.
+    let steps = steps.len() + experiment.comparisons.len();
     if json {
         let notes: Vec<String> = experiment.notes.iter().map(ToString::to_string).collect();
         let facts = json!({
-            "experiment": experiment.name, "points": points, "stages": stages.len(), "steps": steps.len(),
+            "experiment": experiment.name, "points": points, "stages": stages.len(), "steps": steps,
             "not_applicable": not_applicable, "notes": notes,
         });
         return writeln!(out, "{facts:#}");
     }
-    let (point, stage, step) = (plural(points, "point"), plural(stages.len(), "stage"), plural(steps.len(), "step"));
+    let (point, stage, step) = (plural(points, "point"), plural(stages.len(), "stage"), plural(steps, "step"));
     writeln!(out, "ok: {point}, {stage}, {step}, {not_applicable} not applicable")
 }

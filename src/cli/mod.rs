@@ -34,6 +34,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use serde_json::json;
+
 use crate::execute::{StepError, archive::ArchiveError};
 use crate::experiment::{self, Diagnostics, Experiment, LoadOptions};
 use crate::plan::PlanError;
@@ -325,7 +327,8 @@ impl Selected {
 
     /// Loads the experiment; notes go to stderr.
     fn load(&self, kinds: &[Kind]) -> Result<Experiment, Failure> {
-        let experiment = experiment::load(&self.file, &self.options(), kinds)?;
+        let experiment = experiment::load(&self.file, &self.options(), kinds)
+            .map_err(|mistakes| if self.json { Failure::ExperimentAsJson(mistakes) } else { mistakes.into() })?;
         for note in &experiment.notes {
             say(note);
         }
@@ -354,6 +357,9 @@ fn existing(root: &Path) -> Result<Store, Failure> {
 enum Failure {
     #[error("{0}")]
     Experiment(#[from] Diagnostics),
+    /// The same, for a program: stdout gets the mistakes too.
+    #[error("{0}")]
+    ExperimentAsJson(Diagnostics),
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
@@ -386,7 +392,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Experiment(_) | Self::Usage(_) | Self::Plan(_) => 2,
+            Self::Experiment(_) | Self::ExperimentAsJson(_) | Self::Usage(_) | Self::Plan(_) => 2,
             Self::Archive(ArchiveError::Invalid { .. }) => 2,
             Self::Differs(_) => 3,
             Self::Archive(_)
@@ -421,8 +427,12 @@ pub fn call(arguments: Arguments, kinds: &[Kind]) -> u8 {
         Ok(()) => 0,
         // `soctok … | head`: the reader has what it wanted.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(failure @ Failure::Experiment(_)) => {
+        Err(failure @ (Failure::Experiment(_) | Failure::ExperimentAsJson(_))) => {
             say(&failure);
+            if let Failure::ExperimentAsJson(mistakes) = &failure {
+                // A reader who has gone reads the text.
+                writeln!(out, "{:#}", json!({ "mistakes": mistakes })).and_then(|()| out.flush()).ok();
+            }
             failure.code()
         }
         Err(failure) => {

@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::forecast::{Forecast, bytes, duration, scaled};
-use super::{Failure, store};
+use super::{Failure, plural, store};
 use crate::experiment::Experiment;
 use crate::plan::explain::{self, Reason};
 use crate::plan::{self, Plan, Reading, Step, StepInput, inputs::Content};
@@ -154,10 +154,10 @@ pub fn sentence(experiment: &Experiment, plan: &Plan<'_>) -> String {
     let done = plan.steps.iter().filter(|step| step.is_done).count();
     let needed = plan.steps.iter().filter(|step| step.is_needed).count();
     format!(
-        "{}: {} points ({missing} n/a), {} steps ({shared} shared by several points): {done} done, {needed} to run",
+        "{}: {} ({missing} n/a), {} ({shared} shared by several points): {done} done, {needed} to run",
         experiment.name,
-        plan.points.len(),
-        plan.steps.len(),
+        plural(plan.points.len(), "point"),
+        plural(plan.steps.len(), "step"),
     )
 }
 
@@ -166,8 +166,9 @@ pub fn expectation(forecast: &Forecast, plan: &Plan<'_>, wanted: &[bool], jobs: 
     wanted.contains(&true).then_some(())?;
     let (seconds, unknown) = forecast.total(plan, wanted, jobs);
     let memory = if forecast.memory == u64::MAX { "an unknown amount".to_owned() } else { bytes(forecast.memory) };
-    let unknown = if unknown > 0 { format!("; the time of {unknown} steps is unknown") } else { String::new() };
-    let jobs = if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") };
+    let unknown =
+        if unknown > 0 { format!("; the time of {} is unknown", plural(unknown, "step")) } else { String::new() };
+    let jobs = plural(jobs, "job");
     Some(format!("about {} with {jobs} on `{}`, which has {memory}{unknown}", duration(seconds), forecast.device))
 }
 

@@ -103,11 +103,13 @@ fn check_table(
         if !partial && table.get(key).is_none() && !given.contains(key) && !meant.contains(key) {
             let place = if what.is_empty() { "the experiment" } else { what };
             let form = properties.get(key).map(describe).unwrap_or_else(|| "a value".to_owned());
-            found.push(Finding {
-                span: owner,
-                message: format!("{place} needs `{key}`"),
-                hint: format!("add `{key} = …`, {form}"),
-            });
+            // At the top stand tables whose names the file chooses.
+            let is_section = what.is_empty() && schema["properties"][key]["additionalProperties"].is_object();
+            let hint = match is_section {
+                true => format!("add `[{key}.NAME]` with its settings, once for each"),
+                false => format!("add `{key} = …`, {form}"),
+            };
+            found.push(Finding { span: owner, message: format!("{place} needs `{key}`"), hint });
         }
     }
     found

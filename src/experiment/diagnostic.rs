@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -99,8 +102,22 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// What programs read: `file`, `line` and `column` are null where it is about no single place.
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let place = self.location.as_ref();
+        let mut object = serializer.serialize_struct("Diagnostic", 5)?;
+        object.serialize_field("file", &place.map(|place| &place.file))?;
+        object.serialize_field("line", &place.map(|place| place.line))?;
+        object.serialize_field("column", &place.map(|place| place.column))?;
+        object.serialize_field("message", &self.message)?;
+        object.serialize_field("hint", &self.hint)?;
+        object.end()
+    }
+}
+
 /// Every mistake of an experiment, in the order of its sources.
-#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl fmt::Display for Diagnostics {

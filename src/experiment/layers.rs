@@ -60,6 +60,7 @@ impl Files {
         let text = match text_of(path) {
             Ok(text) => text,
             Err(error) => {
+                let is_text = error.kind() != std::io::ErrorKind::InvalidData;
                 let reason = match error.kind() {
                     std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
                     std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
@@ -73,7 +74,10 @@ impl Files {
                     ),
                     None => report.error_nowhere(
                         format!("`{shown}` cannot be read: {reason}"),
-                        "give the path of an experiment file",
+                        match is_text {
+                            true => "give the path of an experiment file",
+                            false => "an experiment file is TOML in UTF-8: save it anew in that encoding",
+                        },
                     ),
                 }
                 return;

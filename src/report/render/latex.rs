@@ -25,14 +25,24 @@ pub(super) fn write(grid: &Grid, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Text as LaTeX shows it: its own characters escaped, signs of ours in its words. Other characters stand as they are
-/// (LaTeX reads UTF-8). A number's minus becomes a minus sign, the other hyphens stay.
+/// (LaTeX reads UTF-8). What stands in backticks is set in the typewriter face. A number's minus becomes a minus sign, the other hyphens stay.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut before = None;
+    let mut in_code = false;
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
         let starts_number = before.is_none_or(|before: char| matches!(before, ' ' | '(' | '['));
         match character {
+            '`' if in_code => {
+                in_code = false;
+                out.push('}');
+            }
+            '`' if rest.clone().any(|later| later == '`') => {
+                in_code = true;
+                out.push_str("\\texttt{");
+            }
+            '`' => out.push_str("\\textasciigrave{}"),
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', character]),
             '~' => out.push_str("\\textasciitilde{}"),
             '^' => out.push_str("\\textasciicircum{}"),
@@ -80,6 +90,10 @@ mod tests {
         assert_eq!(escaped(text), expected);
         assert_eq!(escaped("3.2 [-1.5; 2]"), "3.2 [$-$1.5; 2]");
         assert_eq!(escaped("repo-2025-12"), "repo-2025-12");
+        assert_eq!(
+            escaped("`wrong_clip` of `a` and `"),
+            "\\texttt{wrong\\_clip} of \\texttt{a} and \\textasciigrave{}"
+        );
         assert_eq!(escaped("[5.250] paper"), "{[}5.250] paper");
     }
 
