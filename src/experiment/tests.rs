@@ -422,7 +422,7 @@ fn cycles_are_found_also_where_an_axis_closes_them() {
 fn what_is_shown_loads_to_the_same_points() {
     let text = format!(
         "{GRID}[run]\nstore = \"a \\\"b\\\"\"\n[axes.cap.values]\nsmall = {{ \"packs.local_cap\" = 1 }}\nplain = {{ }}\n\
-         [ablations.slow]\nset = {{ projector.lr = 1e-9 }}\n[tables.t]\nvalue = [\"rsa.spearman\"]\nrows = \"pool\"\n"
+         [ablations.slow]\nset = {{ projector.lr = 1e-9 }}\n[tables.t]\nvalue = [\"rsa.spearman\"]\nrows = [\"pool\", \"inject\", \"cap\"]\n"
     );
     let files = Files::new(&[("x.toml", &text)]);
     let options = LoadOptions { sets: vec!["packs.local_cap=9".into()], ..LoadOptions::default() };
