@@ -267,3 +267,36 @@ fn an_output_whose_name_is_no_text_is_refused() {
     );
     assert!(said.contains("whose name is no text") && said.contains("UTF-8"), "{said}");
 }
+
+#[test]
+fn why_a_step_failed_is_told_with_its_points_and_kept_until_it_succeeds() {
+    let folder = Folder::new();
+    let cured = folder.path().join("cured");
+    let program = format!("command = [\"sh\", \"-c\", \"echo so far; test -e {} || exit 3\"]\n", cured.display());
+    let rest = "version = \"1\"\nvalues = { x = 0 }\n[stages.other]\nkind = \"note\"\ntext = \"a\"\n\
+                [axes.x]\nto = \"only.values.x\"\nvalues = [1, 2]\n[axes.ending]\nto = \"other.text\"\nvalues = [\"a\", \"b\"]\n";
+    folder.write("only.toml", &only(&format!("{program}{rest}")));
+    let output = folder.soctok(&["run", "only.toml", "--jobs", "1"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    // Two steps of two points each fail alike: the reason stands once, the points with each.
+    assert!(told.contains("failed at ending=a,x=1 and 1 more point\nerror: "), "{told}");
+    assert!(told.contains("failed at ending=a,x=2 and 1 more point: as only (command "), "{told}");
+    assert_eq!(told.matches("exit code 3").count(), 1, "{told}");
+    assert!(told.contains("error: 2 steps failed, 0 were not reached"), "{told}");
+
+    let status = folder.ok(&["status", "only.toml"]);
+    assert!(status.contains("at ending=a,x=1 and 1 more point and 1 more step\nerror: "), "{status}");
+    assert_eq!(status.matches("exit code 3").count(), 1, "{status}");
+    let failed = folder.json(&["status", "only.toml"])["failed"].clone();
+    assert_eq!((failed.as_array().map(Vec::len), &failed[0]["stages"][0]), (Some(2), &"only".into()), "{failed}");
+    let log = folder.ok(&["logs", "only.toml", "only"]);
+    assert!(log.matches("so far\n").count() == 2 && log.matches("exit code 3").count() == 2, "{log}");
+
+    std::fs::write(&cured, "").expect("writes");
+    assert_eq!(folder.json(&["run", "only.toml"])["executed"], 2);
+    assert_eq!(folder.json(&["status", "only.toml"])["failed"].as_array().map(Vec::len), Some(0));
+    assert!(!folder.ok(&["logs", "only.toml", "only"]).contains("exit code 3"));
+    let quiet = folder.soctok(&["logs", "only.toml", "other"]);
+    assert!(quiet.status.success() && text(&quiet.stderr).contains("no messages"), "{}", text(&quiet.stderr));
+}

@@ -140,7 +140,7 @@ impl<'a> Progress<'a> {
 
 /// The points that a step belongs to: ` at inject=full,seed=0 and 3 more points`; nothing where there is one point in all
 /// or where it is a comparison's.
-fn points_of(plan: &Plan<'_>, step: usize) -> String {
+pub(super) fn points_of(plan: &Plan<'_>, step: usize) -> String {
     if plan.points.len() == 1 {
         return String::new();
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Failure, plan::sentence, store};
+use super::{Failure, plan::sentence, plural, progress::points_of, store};
 use crate::experiment::Experiment;
 use crate::plan::{self, Plan, Reading};
 use crate::stages::Kind;
@@ -16,6 +16,11 @@ pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Wr
     let store = store(experiment);
     let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(super::plan::READ))?;
     let under_way = store.under_way()?;
+    let tried = |name: &str| !under_way.iter().any(|step| step.name == name);
+    let failed: Vec<(usize, String)> = (0..plan.steps.len())
+        .filter(|&step| !plan.steps[step].is_done && tried(&plan.steps[step].name()))
+        .filter_map(|step| Some((step, store.failure(&plan.steps[step].name())?)))
+        .collect();
     if json {
         let listed: Vec<_> = under_way
             .iter()
@@ -28,7 +33,15 @@ pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Wr
             .collect();
         let done = plan.steps.iter().filter(|step| step.is_done).count();
         let needed = plan.steps.iter().filter(|step| step.is_needed).count();
-        writeln!(out, "{:#}", json!({ "done": done, "to_run": needed, "under_way": listed }))?;
+        let failed: Vec<_> = failed
+            .iter()
+            .map(|(step, message)| {
+                let step = &plan.steps[*step];
+                json!({ "step": step.name(), "stages": step.stages, "message": message })
+            })
+            .collect();
+        let facts = json!({ "done": done, "to_run": needed, "under_way": listed, "failed": failed });
+        writeln!(out, "{facts:#}")?;
         return Ok(());
     }
     writeln!(out, "{}", sentence(experiment, &plan))?;
@@ -42,6 +55,16 @@ pub fn run(experiment: &Experiment, kinds: &[Kind], json: bool, out: &mut dyn Wr
         let silent = if step.silent > 10.0 { format!("; silent for {:.0} s", step.silent) } else { String::new() };
         writeln!(out, "under way: {names} ({}): {progress}; on {}{silent}", step.name, step.owner)?;
     }
+    for (place, (step, message)) in failed.iter().enumerate() {
+        // Steps of several points often fail of one cause, which is told once.
+        if failed[..place].iter().any(|(_, told)| told == message) {
+            continue;
+        }
+        let alike = failed[place..].iter().filter(|(_, other)| other == message).count() - 1;
+        let more = if alike > 0 { format!(" and {}", plural(alike, "more step")) } else { String::new() };
+        let (names, name) = (plan.steps[*step].stages.join(", "), plan.steps[*step].name());
+        writeln!(out, "failed: {names} ({name}){}{more}\nerror: {message}", points_of(&plan, *step))?;
+    }
     Ok(())
 }
 
@@ -50,7 +73,8 @@ fn stages<'p>(plan: &'p Plan<'_>, under_way: &UnderWay) -> Vec<&'p str> {
     step.map(|step| step.stages.clone()).unwrap_or_default()
 }
 
-/// Prints the messages of a stage's steps: finished ones from their artifacts, others from the work folder.
+/// Prints the messages of a stage's steps: finished ones from their artifacts, others from the work folder, with why they
+/// failed.
 pub fn logs(experiment: &Experiment, kinds: &[Kind], stage: &str, out: &mut dyn Write) -> Result<(), Failure> {
     let store = store(experiment);
     let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(super::plan::READ))?;
@@ -64,11 +88,17 @@ pub fn logs(experiment: &Experiment, kinds: &[Kind], stage: &str, out: &mut dyn 
                 break;
             }
         }
+        if let Some(message) = store.failure(&name) {
+            *found.entry(name).or_default() += &format!("error: {message}\n");
+        }
     }
     if found.is_empty() {
         let text =
             format!("no log of a stage `{stage}`\nhint: `soctok plan` lists the stages; only steps that ran have one");
         return Err(Failure::Usage(text));
+    }
+    if found.values().all(String::is_empty) {
+        super::say(&"no messages");
     }
     for (name, text) in &found {
         if found.len() > 1 {

@@ -33,6 +33,13 @@ pub(super) fn attempt(shop: &Shop<'_>, index: usize, seen: Option<&Waiting>) -> 
             tracing::warn!("`{name}` was taken over by another process: {error}");
             Ok(Attempt::Held(Waiting::unseen()))
         }
+        Err(error) => {
+            if !matches!(error, StepError::Stage(StageError::Cancelled)) {
+                // A store that cannot be written to may be what the step failed of.
+                store.keep_failure(&name, &error.to_string()).ok();
+            }
+            Err(error)
+        }
         other => other,
     }
 }

@@ -125,6 +125,9 @@ pub struct Cost {
     pub device: String,
 }
 
+/// Why a step failed, in its work folder.
+const FAILURE: &str = "failure.txt";
+
 /// The beginning of the names of outputs folders under way.
 const OUTPUTS: &str = "outputs-";
 
@@ -250,6 +253,8 @@ impl Store {
         for path in [&outputs, &scratch] {
             std::fs::create_dir_all(path).map_err(io(path))?;
         }
+        let failure = folder.join(FAILURE);
+        std::fs::remove_file(&failure).or_else(upkeep::unless_absent).map_err(io(&failure))?;
         Ok(Work { folder, outputs, scratch })
     }
 

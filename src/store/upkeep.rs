@@ -145,6 +145,20 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps why a step failed, until it is begun again or done. To be called by who holds its lease.
+    pub fn keep_failure(&self, name: &str, message: &str) -> Result<(), StoreError> {
+        let folder = self.root().join("work").join(name);
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let path = folder.join(super::FAILURE);
+        std::fs::write(&path, message).map_err(io(&path))
+    }
+
+    /// Why a step that is not done failed the last time it was tried.
+    pub fn failure(&self, name: &str) -> Option<String> {
+        let path = self.root().join("work").join(name).join(super::FAILURE);
+        std::fs::read_to_string(path).ok().filter(|_| !self.is_done(name))
+    }
+
     /// The steps that some process holds a lease on.
     pub fn under_way(&self) -> Result<Vec<UnderWay>, StoreError> {
         let work = self.root().join("work");
@@ -179,7 +193,7 @@ impl super::Work {
 }
 
 /// For `or_else`: what was to be removed may be gone already.
-fn unless_absent(error: std::io::Error) -> std::io::Result<()> {
+pub(super) fn unless_absent(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
