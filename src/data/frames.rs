@@ -217,8 +217,12 @@ fn folders(
             report.add(Name::FramesOutOfOrder, &place, Some(&clip), text);
         }
         numbered.sort();
-        if let Some(pair) = numbered.windows(2).find(|pair| pair[1].0 > pair[0].0 + 1) {
-            let text = format!("after frame {} comes frame {}: their times would be wrong", pair[0].0, pair[1].0);
+        if let Some(pair) = numbered.windows(2).find(|pair| pair[1].0.saturating_sub(pair[0].0) > 1) {
+            let text = format!(
+                "after frame {} comes frame {}: later times would be early, and `frame_manifest` stops unless \
+                 `frame_time_origin = \"filename\"` or `gaps = \"close\"`",
+                pair[0].0, pair[1].0
+            );
             report.add(Name::FramesOutOfOrder, &place, Some(&clip), text);
         }
         let results: Vec<Looked> = numbered

@@ -3,7 +3,8 @@
 //! Every folder with images is a clip: `…/<clip>/frames/frame_<n>.jpg` or `…/<clip>/frame_000001.jpg`. The number is the
 //! last run of digits of the file name and gives the order. The original project counted time in two ways that differ by
 //! a frame (method notes, section 2.2); `frame_time_origin` chooses: `zero`: the k-th file of the list is at k / fps;
-//! `filename`: file number n is at n / fps.
+//! `filename`: file number n is at n / fps. Where a number is missing between others the first would give every later
+//! frame a time that is too early, so that the step stops; `gaps` says that it need not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,17 @@ pub enum Origin {
     Zero,
     /// File number 0, so that files counted from 1 begin at 1 / fps.
     Filename,
+}
+
+/// What to do about a number that is missing between those of a clip's frames, where the order gives the times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Gaps {
+    /// Stop: the frames behind the gap would be early.
+    #[default]
+    Refuse,
+    /// Take the numbers for an order alone, as the original's scripts do (every tenth frame was kept, say).
+    Close,
 }
 
 /// How frames get into the step's folder.
@@ -54,6 +66,9 @@ pub struct Config {
     /// Which frame is at time 0.
     #[serde(default)]
     pub frame_time_origin: Origin,
+    /// What to do about a number that is missing between those of a clip's frames, with `frame_time_origin = "zero"`.
+    #[serde(default)]
+    pub gaps: Gaps,
     /// Split of all clips; empty for none yet.
     #[serde(default)]
     pub split: String,
@@ -84,6 +99,13 @@ impl Stage for FrameManifest {
             StageError::hint(format!("`group_pattern` is no regular expression: {error}"), "escape special characters")
         })?;
         let clips = clips_below(&inputs.get("folder")?.path)?;
+        let missing = clips.values().flat_map(|images| gaps(images)).map(|(from, to)| to - from - 1).sum::<u64>();
+        if config.frame_time_origin == Origin::Zero {
+            if config.gaps == Gaps::Refuse {
+                check_gaps(&clips)?;
+            }
+            warn_of_starts(&clips);
+        }
         let mut frames = Vec::new();
         for (done, (clip_id, images)) in clips.iter().enumerate() {
             context.progress(done as u64, clips.len() as u64, "clip")?;
@@ -107,7 +129,46 @@ impl Stage for FrameManifest {
         let mut summary = Summary::new();
         summary.insert("clips".into(), clips.len().into());
         summary.insert("frames".into(), frames.len().into());
+        if missing > 0 {
+            summary.insert("frames_missing".into(), missing.into());
+        }
         Ok(summary)
+    }
+}
+
+/// The numbers before and behind each gap in a clip's frames, which come in order.
+fn gaps(images: &[(u64, PathBuf)]) -> impl Iterator<Item = (u64, u64)> {
+    images.windows(2).map(|pair| (pair[0].0, pair[1].0)).filter(|(from, to)| to - from > 1)
+}
+
+/// Fails at the first gap, behind which frames would get the times of frames before them.
+fn check_gaps(clips: &BTreeMap<String, Vec<(u64, PathBuf)>>) -> Result<()> {
+    let all = clips.values().filter(|images| gaps(images).next().is_some()).count();
+    let first = clips.iter().find_map(|(clip_id, images)| Some((clip_id, gaps(images).next()?)));
+    let Some((clip_id, (from, to))) = first else { return Ok(()) };
+    let lacks = if to - from == 2 { format!("{}", from + 1) } else { format!("{} to {}", from + 1, to - 1) };
+    let others = if all > 1 { format!(", and {} other clips have gaps too", all - 1) } else { String::new() };
+    Err(StageError::hint(
+        format!(
+            "clip `{clip_id}` has frames {from} and {to} and lacks {lacks}, so that every later frame would be early{others}"
+        ),
+        "bring the missing files; or set `frame_time_origin = \"filename\"` if file number n is at n / `fps`, or \
+         `gaps = \"close\"` if the numbers tell no more than an order",
+    ))
+}
+
+/// Tells of clips whose frames begin at another number than most: the files before it may be missing.
+fn warn_of_starts(clips: &BTreeMap<String, Vec<(u64, PathBuf)>>) {
+    let starts = || clips.iter().filter_map(|(clip_id, images)| Some((clip_id, images.first()?.0)));
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+    starts().for_each(|(_, start)| *counts.entry(start).or_default() += 1);
+    let usual = counts.iter().find(|(_, count)| **count * 2 > clips.len());
+    let late = |usual: u64| starts().find(move |(_, start)| *start > usual);
+    if let Some((clip_id, start)) = usual.and_then(|(usual, _)| late(*usual)) {
+        tracing::warn!(
+            "clip `{clip_id}` begins with frame {start}, which gets time 0 as the first frame of every clip does; \
+             `frame_time_origin = \"filename\"` would go by the numbers"
+        );
     }
 }
 
@@ -223,11 +284,32 @@ mod tests {
     fn both_forms_of_folders_and_both_origins_of_time() {
         let folder = data(&["a/frames/frame_2.jpg", "a/frames/frame_10.jpg", "x/b/frame_000001.png"]);
         for (origin, times) in [("zero", [0.0, 0.5, 0.0]), ("filename", [1.0, 5.0, 0.5])] {
-            let frames = run(folder.path(), serde_json::json!({ "fps": 2.0, "frame_time_origin": origin })).unwrap();
+            let settings = serde_json::json!({ "fps": 2.0, "frame_time_origin": origin, "gaps": "close" });
+            let frames = run(folder.path(), settings).unwrap();
             let found: Vec<(&str, f64)> = frames.iter().map(|frame| (frame.path.as_str(), frame.t_sec)).collect();
             let expected = ["a/frame_2.jpg", "a/frame_10.jpg", "b/frame_000001.png"].into_iter().zip(times);
             assert_eq!(found, expected.collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_missing_frame_moves_no_other_silently() {
+        let folder = data(&["a/f_1.png", "a/f_2.png", "b/f_1.png", "b/f_3.png", "b/f_4.png", "c/f_0.png", "c/f_9.png"]);
+        let message = run(folder.path(), serde_json::json!({})).unwrap_err().to_string();
+        assert!(
+            message.contains("clip `b` has frames 1 and 3 and lacks 2") && message.contains("1 other"),
+            "{message}"
+        );
+        assert!(message.contains("hint:") && message.contains("`frame_time_origin = \"filename\"`"), "{message}");
+        let times = |settings: serde_json::Value| {
+            let frames = run(folder.path(), settings).unwrap();
+            frames.iter().filter(|frame| frame.clip_id == "b").map(|frame| frame.t_sec).collect::<Vec<_>>()
+        };
+        assert_eq!(times(serde_json::json!({ "frame_time_origin": "filename" })), [1.0, 3.0, 4.0]);
+        assert_eq!(times(serde_json::json!({ "gaps": "close" })), [0.0, 1.0, 2.0]);
+        std::fs::remove_dir_all(folder.path().join("b")).unwrap();
+        let message = run(folder.path(), serde_json::json!({})).unwrap_err().to_string();
+        assert!(message.contains("lacks 1 to 8"), "{message}");
     }
 
     #[test]
