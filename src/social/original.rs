@@ -195,6 +195,22 @@ impl Original {
         flat(&path, "it", npy::read(&path)?)
     }
 
+    /// That the clip's vector is all zeros, which the original wrote where it could not read a frame; `None` when it is not.
+    /// The file must be there.
+    ///
+    /// # Errors
+    /// As [`Original::global`].
+    pub fn zero_global(&self, clip_id: &str) -> Result<Option<String>> {
+        let is_zero = is_zero(&self.global(clip_id)?);
+        let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(is_zero.then(|| {
+            format!(
+                "`{}` holds nothing but zeros, which the original wrote where it could not read the frames",
+                name(self.global_path(clip_id))
+            )
+        }))
+    }
+
     /// The clip's local tokens, by number.
     pub fn locals(&self, clip_id: &str) -> Result<Vec<Vector>> {
         let path = self.path(clip_id, |line| &line.locals, "locals.npz");
@@ -221,13 +237,20 @@ impl Original {
     }
 }
 
+/// Whether a vector is no picture's: every value is zero.
+pub fn is_zero(vector: &[f32]) -> bool {
+    vector.iter().all(|&value| value == 0.0)
+}
+
 fn flat(path: &Path, what: &str, array: Array<f32>) -> Result<Vec<f32>> {
-    let fits = array.shape.len() == 1 && !array.values.is_empty() && array.values.iter().all(|value| value.is_finite());
-    if fits {
-        return Ok(array.values);
-    }
+    let lost = array.values.iter().filter(|value| !value.is_finite()).count();
+    let message = match (array.shape.as_slice(), lost) {
+        ([dim], 0) if *dim > 0 => return Ok(array.values),
+        ([dim], lost) if *dim > 0 => format!("{what} has {lost} of {dim} values that are not finite (NaN or infinite)"),
+        (shape, _) => format!("{what} has shape {shape:?}"),
+    };
     Err(StageError::hint(
-        format!("`{}`: {what} has shape {:?}, or values that are not finite", path.display(), array.shape),
+        format!("`{}`: {message}", path.display()),
         "a vector of the original's packs is a float32 array `[dim]`",
     ))
 }

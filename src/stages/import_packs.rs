@@ -19,14 +19,14 @@ use crate::vision::features;
 /// See the module.
 pub struct ImportPacks;
 
-/// What to do about clips of the text without a pack.
+/// What to do about clips of the text without a pack, or with one of zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// Stop. The original took zeros for them, which the projector turns into one learned constant.
     #[default]
     Refuse,
-    /// Leave them out of the packs; a stage that needs one of them then stops.
+    /// Leave them out of the packs; a stage that needs one of them then stops. Local tokens of zeros alone go too.
     LeaveOut,
 }
 
@@ -46,7 +46,7 @@ pub struct Config {
     /// How the numbers in the names of local tokens become places of words.
     #[serde(default)]
     pub index_slip: Slip,
-    /// What to do about clips of the text without a pack.
+    /// What to do about clips of the text without a pack, or with one of zeros.
     #[serde(default)]
     pub missing: Missing,
     /// At most this many local tokens per clip, the first ones.
@@ -68,6 +68,8 @@ struct Report {
     left_out: usize,
     moved: usize,
     nowhere: usize,
+    /// Local tokens of zeros that were left out.
+    zeros: usize,
     slipped_clips: usize,
     /// Clip, name in the file, number of the word taken or nothing.
     slips: Vec<[String; 3]>,
@@ -75,7 +77,7 @@ struct Report {
 
 impl Stage for ImportPacks {
     const KIND: &'static str = "import_packs";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads scene packs of the original project";
     const GIVES: &'static [&'static str] = &["packs"];
     type Config = Config;
@@ -116,6 +118,9 @@ impl Stage for ImportPacks {
         summary.insert("slipped_clips".into(), report.slipped_clips.into());
         summary.insert("slipped_locals".into(), report.moved.into());
         summary.insert("locals_left_out".into(), report.nowhere.into());
+        if report.zeros > 0 {
+            summary.insert("zero_locals_left_out".into(), report.zeros.into());
+        }
         Ok(summary)
     }
 }
@@ -126,11 +131,11 @@ fn import(config: &Config, given: &Original, clips: &[Clip], report: &mut Report
     for (done, clip) in clips.iter().enumerate() {
         context.progress(done as u64, clips.len() as u64, "clip")?;
         let id = &clip.clip_id;
-        if let Some(reason) = given.missing(id) {
+        if let Some(reason) = unusable(given, id)? {
             if config.missing == Missing::Refuse {
-                let all = clips.iter().filter(|clip| given.missing(&clip.clip_id).is_some()).count();
+                let all = clips.iter().filter(|clip| matches!(unusable(given, &clip.clip_id), Ok(Some(_)))).count();
                 return Err(StageError::hint(
-                    format!("{all} of {} clips of the text have no pack; `{id}`: {reason}", clips.len()),
+                    format!("{all} of {} clips of the text have no usable pack; `{id}`: {reason}", clips.len()),
                     "bring the packs, or set `missing = \"leave_out\"` and evaluate splits that need none of them",
                 ));
             }
@@ -162,6 +167,14 @@ fn import(config: &Config, given: &Original, clips: &[Clip], report: &mut Report
     let dim = dim.ok_or_else(|| StageError::new("no clip of the text has a pack"))?;
     let (global, locals) = (Array::new([packed.len(), dim], global), Array::new([row, dim], locals));
     Ok(Packs::new(packed, global, locals, config.global_mode, row > 0))
+}
+
+/// Why a clip has no vector of its frames: no pack, or one of zeros; `None` when it has one.
+fn unusable(given: &Original, clip_id: &str) -> Result<Option<String>> {
+    match given.missing(clip_id) {
+        Some(reason) => Ok(Some(reason)),
+        None => given.zero_global(clip_id),
+    }
 }
 
 /// The clip with the one caption that its pack was made from.
@@ -200,6 +213,20 @@ fn place(config: &Config, given: &Original, clip: &Clip, report: &mut Report) ->
     let mut placed = Vec::new();
     for ((vector, right), number) in vectors.into_iter().zip(repaired).zip(kept) {
         let name = format!("{}_{}", vector.number, vector.word);
+        if original::is_zero(&vector.values) {
+            if config.missing == Missing::Refuse {
+                return Err(StageError::hint(
+                    format!(
+                        "clip `{}`: local token `{name}` holds nothing but zeros, which the original wrote where it could \
+                         not read the frame",
+                        clip.clip_id
+                    ),
+                    "make the pack anew, or set `missing = \"leave_out\"`, with which the word has no local token",
+                ));
+            }
+            report.zeros += 1;
+            continue;
+        }
         let right = right.ok_or_else(|| {
             StageError::hint(
                 format!("clip `{}`: local token `{name}` fits no word of the text", clip.clip_id),

@@ -79,7 +79,7 @@ fn what_is_missing_or_does_not_fit_is_named() {
     let message = |captions: &str| run(captions, serde_json::json!({})).unwrap_err().to_string();
     let error = message(CAPTIONS);
     assert!(
-        error.contains("1 of 3 clips of the text have no pack; `c`: its making failed: FileNotFoundError"),
+        error.contains("1 of 3 clips of the text have no usable pack; `c`: its making failed: FileNotFoundError"),
         "{error}"
     );
     let error = message("video_name,caption\na.mp4,a man's cat runs\n");
@@ -108,6 +108,35 @@ fn a_token_of_another_text_and_constant_vectors_are_refused() {
     let empty = tempfile::tempdir().unwrap();
     let error = run_on(empty.path(), &text, serde_json::json!({})).err().unwrap().to_string();
     assert!(error.contains("has no packs of the original") && error.contains("scene_packs_manifest.csv"), "{error}");
+}
+
+/// The original's builders wrote zeros where a frame could not be read.
+#[test]
+fn vectors_of_zeros_are_missing_and_not_constant() {
+    let folder = tempfile::tempdir().unwrap();
+    packs(folder.path());
+    let text = folder.path().join("captions.csv");
+    std::fs::write(&text, CAPTIONS.replace("c.mp4,a hen\n", "")).unwrap();
+    let zero = Array::new([2], vec![0f32; 2]);
+    let locals = [("1_man", &zero), ("3_dog", &Array::new([2], vec![2f32; 2]))];
+    npy::write_npz(&folder.path().join(format!("{}_locals.npz", key("a"))), locals).unwrap();
+    let message = |settings| run_on(folder.path(), &text, settings).err().unwrap().to_string();
+    let error = message(serde_json::json!({}));
+    assert!(error.contains("clip `a`: local token `1_man` holds nothing but zeros"), "{error}");
+    let (packs, summary, _) = run_on(folder.path(), &text, serde_json::json!({"missing": "leave_out"})).unwrap();
+    assert_eq!((words(&packs, 0), &summary["zero_locals_left_out"]), (vec![(2, 2.0)], &1.into()));
+    npy::write(&folder.path().join(format!("{}_global.npy", key("a"))), &zero).unwrap();
+    for settings in [serde_json::json!({}), serde_json::json!({"allow_constant_features": true})] {
+        let error = message(settings);
+        assert!(error.contains("1 of 2 clips of the text have no usable pack; `a`: `"), "{error}");
+        assert!(error.contains("nothing but zeros") && error.contains("`missing = \"leave_out\"`"), "{error}");
+    }
+    let (packs, summary, _) = run_on(folder.path(), &text, serde_json::json!({"missing": "leave_out"})).unwrap();
+    assert_eq!((packs.clips.len(), &summary["clips_left_out"]), (1, &1.into()));
+    let lost = Array::new([2], vec![1f32, f32::NAN]);
+    npy::write(&folder.path().join(format!("{}_global.npy", key("b"))), &lost).unwrap();
+    let error = message(serde_json::json!({"missing": "leave_out"}));
+    assert!(error.contains("it has 1 of 2 values that are not finite"), "{error}");
 }
 
 #[test]
