@@ -250,6 +250,98 @@ fn captions_splits_and_copies_are_looked_at_too() {
 }
 
 #[test]
+fn judgments_are_read_whatever_they_are_called() {
+    let folder = Folder::new();
+    folder.write("mit/captions.csv", "clip_id,caption\na,a dog runs\nb,two men talk\nc,a cat sleeps\nd,a hen\n");
+    folder.write("mit/trials.csv", "participant,clip_1,clip_2,clip_3,odd_one\n0,a,b,c,a\n1,b,c,d,c\n");
+    folder.write("mit/people.csv", "a,b,c\n1,0.5,0.1\n0.5,1,\n0.1,,1\n");
+    folder.write("mit/by_number/clips.csv", "index,clip_id\n0,a\n1,b\n2,c\n");
+    folder.write("mit/by_number/rsm.csv", "0,1,2\n1,0.5,0.1\n0.5,1,0\n0.1,0,1\n");
+    let (report, code) = checked(&folder, &["mit"]);
+    assert_eq!((odd(&report), code), (vec![], Some(0)), "{report:#}");
+    let judgments: Vec<(String, u64)> = found(&report)
+        .into_iter()
+        .filter(|(form, ..)| form == "judgments")
+        .map(|(_, place, clips)| (place, clips))
+        .collect();
+    let expected = [("by_number/rsm.csv", 3), ("people.csv", 3), ("trials.csv", 0)];
+    assert_eq!(judgments, expected.map(|(place, clips)| (place.to_owned(), clips)));
+
+    // A stranger as the odd one, a clip twice in a trial, an unknown clip; a matrix that is no square, one that is not
+    // symmetric, one with a column twice.
+    folder.write("mit/trials.csv", "clip_1,clip_2,clip_3,odd_one\na,b,c,d\na,b,c,a\n");
+    folder.write("mit/twice.csv", "clip_1,clip_2,clip_3,odd_one\na,a,b,b\na,b,z,a\n");
+    folder.write("mit/people.csv", "a,b,c\n1,0.5,0.1\n0.5,1,0\n");
+    folder.write("mit/by_number/rsm.csv", "0,1,2\n1,0.5,0.1\n0.4,1,0\n0.1,0,1\n");
+    folder.write("mit/rsm_again.csv", "a,a\n1,0.5\n0.5,1\n");
+    let (report, code) = checked(&folder, &["mit"]);
+    let expected = [
+        ("duplicate_clip", "rsm_again.csv", "a"),
+        ("odd_trials", "trials.csv", ""),
+        ("odd_trials", "twice.csv", ""),
+        ("unmatched_clip", "twice.csv", ""),
+        ("unreadable_file", "by_number/rsm.csv", ""),
+        ("unreadable_file", "people.csv", ""),
+    ];
+    let mut told = odd(&report);
+    told.sort();
+    let expected = expected.map(|(name, place, clip)| (name.to_owned(), place.to_owned(), clip.to_owned()));
+    assert_eq!((told, code), (expected.to_vec(), Some(1)), "{report:#}");
+    let stdout = text(&folder.soctok(&["data", "check", "mit"]).stdout);
+    for told in ["in 1 trials, the first in line 2 (`d`)", "1 of 3 judged clips", "not symmetric", "not a square"] {
+        assert!(stdout.contains(told), "{told} in {stdout}");
+    }
+}
+
+#[test]
+fn tables_with_other_columns_are_seen_and_told() {
+    let folder = Folder::new();
+    folder.write("alone/captions.csv", "clip,caption\na,a dog\n");
+    let (report, code) = checked(&folder, &["alone"]);
+    let expected = ("unknown_columns".to_owned(), "captions.csv".to_owned(), String::new());
+    assert_eq!((odd(&report), code), (vec![expected], Some(1)), "{report:#}");
+    folder.write("beside/captions.csv", "clip_id,caption\na,a dog\n");
+    folder.write("beside/more.csv", "clip_id;caption\nb;a cat\n");
+    folder.write("beside/more.tsv", "clip_id\tcaption\nc\ta hen\n");
+    folder.write("beside/loss.csv", "epoch,loss\n1,2.5\n");
+    let (report, code) = checked(&folder, &["beside"]);
+    let told: Vec<String> = odd(&report).into_iter().map(|(name, place, _)| format!("{name} {place}")).collect();
+    assert_eq!((told, code), (vec!["unknown_columns more.csv".into(), "unknown_columns more.tsv".into()], Some(1)));
+    let notes = json!(["seen and not understood: loss.csv (columns `epoch`, `loss`)"]);
+    assert_eq!(report["notes"], notes, "{report:#}");
+    let stdout = text(&folder.soctok(&["data", "check", "beside"]).stdout);
+    assert!(stdout.contains("separated by semicolons") && stdout.contains("separated by tabs"), "{stdout}");
+    // Nothing that is understood: the file is named all the same.
+    folder.write("foreign/loss.csv", "epoch,loss\n1,2.5\n");
+    let output = folder.soctok(&["data", "check", "foreign"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).contains("not understood: loss.csv"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn splits_by_case_tags_of_another_set_open_quotes_and_bare_headers_are_odd() {
+    let folder = Folder::new();
+    let captions = "clip_id,caption,pos,split\na,a dog runs,DT NN VBZ,Train\nb,two men,NUM NOUN,train\n";
+    folder.write("mit/captions.csv", captions);
+    folder.write("mit/more/splits.csv", "clip_id,split\n");
+    folder.write("mit/more/captions.csv", "clip_id,caption\nc,\"a cat\nd,a hen");
+    let (report, code) = checked(&folder, &["mit"]);
+    let mut told: Vec<String> = odd(&report).into_iter().map(|(name, place, _)| format!("{name} {place}")).collect();
+    told.sort();
+    let expected = [
+        "empty_table more/splits.csv",
+        "foreign_tags captions.csv",
+        "splits_by_case captions.csv",
+        "unreadable_file more/captions.csv",
+    ];
+    assert_eq!((told, code), (expected.map(str::to_owned).to_vec(), Some(1)), "{report:#}");
+    let stdout = text(&folder.soctok(&["data", "check", "mit"]).stdout);
+    for told in ["3 of 5 parts of speech", "the first is `DT`", "opens in line 2", "`Train` (clip `a` in"] {
+        assert!(stdout.contains(told), "{told} in {stdout}");
+    }
+}
+
+#[test]
 fn a_folder_with_nothing_in_it_says_what_could_be_there() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path().join("empty")).unwrap();

@@ -65,6 +65,18 @@ impl Clips {
         }
     }
 
+    /// Whether text, frames or vectors have the clip.
+    pub fn knows(&self, clip: &str) -> bool {
+        self.texts.contains_key(clip)
+            || self.frames.contains_key(clip)
+            || self.vectors.values().any(|known| known.contains(clip))
+    }
+
+    /// Whether there is no clip of any text, frames or vectors.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.frames.is_empty() && self.vectors.is_empty()
+    }
+
     /// The clip that a text's frames are those of: its own, or the one that all its pictures lie in.
     fn frames_of<'a>(&'a self, clip: &'a Clip) -> Option<(&'a str, &'a Shown)> {
         if let Some(shown) = self.frames.get(&clip.clip_id) {
@@ -98,6 +110,7 @@ pub(super) fn look(clips: &Clips, report: &mut Report) {
             );
         }
     }
+    by_case(clips, report);
     shared(clips, report);
     let needs = [
         (clips.texts.is_empty(), "text", "captions, clips with words or transcripts"),
@@ -112,6 +125,27 @@ pub(super) fn look(clips: &Clips, report: &mut Report) {
     if !report.found.is_empty() {
         let open = needs.iter().filter(|(open, name, _)| *open && (*name != "frames" || vectors));
         report.missing = open.map(|(_, name, what)| format!("{name}: {what}")).collect();
+    }
+}
+
+/// Splits that a stage tells apart by a capital letter alone.
+fn by_case(clips: &Clips, report: &mut Report) {
+    let mut names: BTreeMap<String, BTreeMap<&str, (&str, &str)>> = BTreeMap::new();
+    for (clip, splits) in &clips.splits {
+        for (split, place) in splits {
+            names.entry(split.to_lowercase()).or_default().entry(split).or_insert((clip, place));
+        }
+    }
+    for alike in names.values().filter(|alike| alike.len() > 1) {
+        let all: Vec<String> =
+            alike.iter().map(|(split, (clip, place))| format!("`{split}` (clip `{clip}` in `{place}`)")).collect();
+        let place = alike.values().next().map_or("", |(_, place)| place);
+        report.add(
+            Name::SplitsByCase,
+            place,
+            None,
+            format!("{} are different splits to every stage", all.join(" and ")),
+        );
     }
 }
 

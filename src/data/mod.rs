@@ -7,7 +7,9 @@
 
 mod frames;
 mod joined;
+mod judgments;
 mod survey;
+mod tables;
 mod text;
 mod vectors;
 
@@ -111,6 +113,10 @@ pub struct Found {
 pub enum Name {
     /// A file that has the look of an input and cannot be read.
     UnreadableFile,
+    /// A table that would be an input if its columns had other names or separators.
+    UnknownColumns,
+    /// A table with a header and nothing below it.
+    EmptyTable,
     /// A picture that cannot be decoded.
     UnreadableImage,
     /// A file that a table names and that is not there.
@@ -123,6 +129,10 @@ pub enum Name {
     TimeBeyondClip,
     /// Vectors that are all but the same for every clip.
     NearConstantFeatures,
+    /// Vectors of zeros alone, which stand for frames that were not read.
+    ZeroVectors,
+    /// Splits whose names differ in capital letters alone.
+    SplitsByCase,
     /// A clip in two splits.
     ClipInTwoSplits,
     /// A group with clips in two splits.
@@ -147,6 +157,10 @@ pub enum Name {
     TrailingSpace,
     /// A clip without a word.
     EmptyTranscript,
+    /// Parts of speech that are not universal ones.
+    ForeignTags,
+    /// Odd-one-out trials that show a clip twice, or whose odd one is none of the three.
+    OddTrials,
 }
 
 impl Name {
@@ -154,12 +168,16 @@ impl Name {
     pub fn text(self) -> &'static str {
         match self {
             Self::UnreadableFile => "unreadable_file",
+            Self::UnknownColumns => "unknown_columns",
+            Self::EmptyTable => "empty_table",
             Self::UnreadableImage => "unreadable_image",
             Self::MissingFile => "missing_file",
             Self::UnmatchedClip => "unmatched_clip",
             Self::FramesOutOfOrder => "frames_out_of_order",
             Self::TimeBeyondClip => "time_beyond_clip",
             Self::NearConstantFeatures => "near_constant_features",
+            Self::ZeroVectors => "zero_vectors",
+            Self::SplitsByCase => "splits_by_case",
             Self::ClipInTwoSplits => "clip_in_two_splits",
             Self::GroupInTwoSplits => "group_in_two_splits",
             Self::SessionInTwoSplits => "session_in_two_splits",
@@ -172,6 +190,8 @@ impl Name {
             Self::DuplicateCaption => "duplicate_caption",
             Self::TrailingSpace => "trailing_space",
             Self::EmptyTranscript => "empty_transcript",
+            Self::ForeignTags => "foreign_tags",
+            Self::OddTrials => "odd_trials",
         }
     }
 }
@@ -218,6 +238,8 @@ pub fn check(folder: &Path, options: &Options) -> Report {
     text::look(&survey, &mut clips, &mut report);
     frames::look(&survey, options, &mut clips, &mut report);
     vectors::look(&survey, &mut clips, &mut report);
+    judgments::look(&survey, &clips, &mut report);
+    tables::look(&survey, &clips, &mut report);
     joined::look(&clips, &mut report);
     report.found.sort_by(|a, b| (a.form, &a.place).cmp(&(b.form, &b.place)));
     report.odd.sort();

@@ -12,14 +12,10 @@ use crate::vision::video;
 const IMAGES: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// JSON files that soctok and models of the hub write and that are no text.
-const NO_TEXT: [&str; 13] = [
+const NO_TEXT: [&str; 9] = [
     "packs.json",
     "features.json",
-    "embeddings.json",
     "projector.json",
-    "step.json",
-    "summary.json",
-    "world.json",
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -46,6 +42,8 @@ pub(super) struct Survey {
     pub packs: Vec<PathBuf>,
     /// Folders with packs of the original project.
     pub originals: Vec<PathBuf>,
+    /// Folders of steps and of simulated worlds, whose further tables are results.
+    pub outputs: Vec<PathBuf>,
     /// Files and folders that cannot be read, and why.
     pub broken: Vec<(PathBuf, String)>,
 }
@@ -90,7 +88,7 @@ impl Survey {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         match ending.as_str() {
-            "csv" => {
+            "csv" | "tsv" => {
                 if MANIFESTS.contains(&name.as_ref()) {
                     self.originals.push(folder);
                 }
@@ -104,6 +102,9 @@ impl Survey {
                 }
             }
             "json" if name == "packs.json" => self.packs.push(folder),
+            "json" if matches!(name.as_ref(), "summary.json" | "step.json" | "world.json" | "embeddings.json") => {
+                self.outputs.push(folder);
+            }
             "json" if NO_TEXT.contains(&name.as_ref()) || name.ends_with("_meta.json") => {}
             "json" | "jsonl" if name != "metrics.jsonl" => self.texts.push(path.to_owned()),
             "npy" if name == "features.npy" => self.features.push(folder),

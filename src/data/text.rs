@@ -44,6 +44,7 @@ pub(super) fn look(survey: &Survey, clips: &mut Clips, report: &mut Report) {
             Ok(read) => {
                 let folder = survey.name(path.parent().unwrap_or(Path::new("")));
                 let counts = transcripts.entry(common(&folder)).or_default();
+                foreign_tags(&read, &place, report);
                 for mut clip in read {
                     counts.0 += 1;
                     counts.1 += words(&clip);
@@ -92,6 +93,7 @@ fn table_or_lines(
     };
     let size = format!("{} words", read.iter().map(words).sum::<usize>());
     report.found.push(Found { form, place: place.to_owned(), clips: read.len(), size });
+    foreign_tags(&read, place, report);
     for clip in read {
         if clip.captions {
             for utterance in &clip.utterances {
@@ -105,6 +107,28 @@ fn table_or_lines(
 
 fn words(clip: &Clip) -> usize {
     clip.utterances.iter().map(|utterance| utterance.words.len()).sum()
+}
+
+/// The universal parts of speech (<https://universaldependencies.org/u/pos/>).
+const UNIVERSAL: [&str; 17] = [
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ",
+    "SYM", "VERB", "X",
+];
+
+/// Words that came with tags of another set (`NN`, `VBZ`), which no default `pos_set` has.
+fn foreign_tags(clips: &[Clip], place: &str, report: &mut Report) {
+    let words = clips.iter().flat_map(|clip| &clip.utterances).flat_map(|utterance| &utterance.words);
+    let tags: Vec<&str> = words.filter_map(|word| word.pos.as_deref()).collect();
+    let foreign: Vec<&str> = tags.iter().copied().filter(|tag| !UNIVERSAL.contains(tag)).collect();
+    if let Some(first) = foreign.first() {
+        let text = format!(
+            "{} of {} parts of speech are not universal ones (`NOUN`, `VERB`), the first is `{first}`: with the default \
+             `pos_set` such words get no local token",
+            foreign.len(),
+            tags.len()
+        );
+        report.add(Name::ForeignTags, place, None, text);
+    }
 }
 
 /// What is odd in a clip by itself.

@@ -1,4 +1,4 @@
-//! Features, scene packs, splits, judgments.
+//! Features, scene packs, splits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::survey::Survey;
 use super::text::first_line;
 use super::{Form, Found, Name, Report};
 use crate::npy::{self, Array};
-use crate::social::original::Original;
+use crate::social::original::{Original, is_zero};
 use crate::social::packs::Packs;
 use crate::vision::features::{SMALLEST_SPREAD, spread_of_rows};
 
@@ -40,17 +40,11 @@ pub(super) fn look(survey: &Survey, clips: &mut Clips, report: &mut Report) {
     for (path, columns) in &survey.tables {
         let has = |name: &str| columns.iter().any(|column| column == name);
         let place = survey.name(path);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let beside = |name: &str| path.with_file_name(name).is_file();
         // Tables of other things that name clips and splits too: of embeddings, and the latents of a simulated world.
         let is_other = has("frame_path") || has("caption") || beside("embeddings.json") || beside("world.json");
         if has("clip_id") && has("split") && !is_other {
             splits(path, &place, clips, report);
-        } else if has("odd_one") || (has("choice") && has("stim1_name")) || name.contains("rsm") {
-            let lines = csv::Reader::from_path(path).map_or(0, |mut reader| reader.records().flatten().count());
-            let size = if name.contains("rsm") { "a matrix".to_owned() } else { format!("{lines} trials") };
-            let count = if name.contains("rsm") { lines } else { 0 };
-            report.found.push(Found { form: Form::Judgments, place, clips: count, size });
         }
     }
     for (path, error) in &survey.broken {
@@ -135,16 +129,35 @@ fn originals(survey: &Survey, folder: &Path, clips: &mut Clips, report: &mut Rep
             "there is no manifest: vectors are found by the ids of the text alone",
         );
     }
-    let (mut rows, mut count, mut locals, mut dim) = (Vec::new(), 0, 0, None);
+    let (mut rows, mut count, mut clips_with_files, mut locals, mut dim) = (Vec::new(), 0, 0, 0, None);
     for clip in &packs.clips {
         if let Some(reason) = packs.missing(clip) {
             report.add(Name::MissingFile, &place, Some(clip), reason);
             continue;
         }
-        match packs.global(clip).and_then(|global| Ok((global, packs.locals(clip)?.len()))) {
+        match packs.global(clip).and_then(|global| Ok((global, packs.locals(clip)?))) {
             Ok((global, own)) if *dim.get_or_insert(global.len()) == global.len() => {
-                rows.extend(global);
-                (count, locals) = (count + 1, locals + own);
+                locals += own.len();
+                clips_with_files += 1;
+                let zeros: Vec<_> = own.iter().filter(|local| is_zero(&local.values)).collect();
+                if let Some(first) = zeros.first() {
+                    let text = format!(
+                        "{} of {} local vectors are nothing but zeros, the first is `{}_{}`",
+                        zeros.len(),
+                        own.len(),
+                        first.number,
+                        first.word
+                    );
+                    report.add(Name::ZeroVectors, &place, Some(clip), text);
+                }
+                if is_zero(&global) {
+                    let text = "its vector is nothing but zeros, which the original wrote where it could not read the \
+                                frames; `missing = \"leave_out\"` of `import_packs` leaves the clip out";
+                    report.add(Name::ZeroVectors, &place, Some(clip), text);
+                } else {
+                    rows.extend(global);
+                    count += 1;
+                }
                 clips.vectors(clip, Form::OriginalPacks, &place);
             }
             Ok((global, _)) => {
@@ -158,7 +171,7 @@ fn originals(survey: &Survey, folder: &Path, clips: &mut Clips, report: &mut Rep
     }
     constant(&Array::new([count, dim.unwrap_or_default()], rows), &place, report);
     let size = format!("{locals} local vectors of {} values", dim.unwrap_or_default());
-    report.found.push(Found { form: Form::OriginalPacks, place, clips: count, size });
+    report.found.push(Found { form: Form::OriginalPacks, place, clips: clips_with_files, size });
 }
 
 fn splits(path: &Path, place: &str, clips: &mut Clips, report: &mut Report) {
