@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
 use super::checkpoint::CheckpointError;
 use super::gemma::Gemma;
@@ -52,6 +52,8 @@ pub struct LanguageModel {
     pub eos: u32,
     /// The token that pads; it is never seen and never predicted.
     pub pad: u32,
+    /// The token that stands for all that the tokenizer has no token for, where it has one.
+    pub unknown: Option<u32>,
 }
 
 /// A text as tokens.
@@ -89,7 +91,8 @@ impl LanguageModel {
         }
         let config = gemma.config();
         let (bos, eos, pad) = (config.bos, config.eos.first().copied().unwrap_or(1), config.pad);
-        Ok(Self { gemma, tokenizer, bos, eos, pad })
+        let unknown = unknown(&tokenizer);
+        Ok(Self { gemma, tokenizer, bos, eos, pad, unknown })
     }
 
     /// The tokens of a text. No special tokens are added.
@@ -205,6 +208,18 @@ impl<'de> serde::de::Visitor<'de> for Json {
     }
 }
 
+/// The token of a tokenizer for what it has none for.
+fn unknown(tokenizer: &Tokenizer) -> Option<u32> {
+    let piece = match tokenizer.get_model() {
+        ModelWrapper::BPE(model) => model.unk_token.as_deref()?,
+        ModelWrapper::WordLevel(model) => &model.unk_token,
+        ModelWrapper::WordPiece(model) => &model.unk_token,
+        // Its number is no part of the crate's interface; models of the kind call it so.
+        ModelWrapper::Unigram(_) => "<unk>",
+    };
+    tokenizer.token_to_id(piece)
+}
+
 /// The tokens of a text with their character offsets, without special tokens.
 ///
 /// # Errors
@@ -225,6 +240,15 @@ fn refused(error: tokenizers::Error) -> crate::stages::StageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_token_for_the_rest_is_known() {
+        for file in ["tests/fixtures/tokenizer.json", "assets/one-clause-language/tokenizer.json"] {
+            let tokenizer = read_tokenizer(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("is one");
+            let found = unknown(&tokenizer).and_then(|id| tokenizer.id_to_token(id));
+            assert_eq!(found.as_deref(), Some("<unk>"), "{file}");
+        }
+    }
 
     #[test]
     fn a_tokenizer_cut_off_in_its_decoder_is_an_error() {

@@ -23,3 +23,4 @@ pub mod seen;
 pub mod tagger;
 pub mod times;
 pub mod transcripts;
+pub mod unknown;

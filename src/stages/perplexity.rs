@@ -23,6 +23,7 @@ use crate::social::prompt::{Inject, Prompt};
 use crate::social::samples::{self, Class, Sequence};
 use crate::social::tagger;
 use crate::social::transcripts::{self, Clip};
+use crate::social::unknown;
 use crate::stages::scene_packs::pos_set;
 
 /// See the module.
@@ -239,6 +240,7 @@ impl Stage for Perplexity {
         write(context, &clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
         let mut summary = summary(&sequences, &scores, config.perplexity_cap);
         summary.insert("targets_digest".into(), samples::targets_digest(&clips, &sequences).into());
+        unknown::tell(language.unknown, &clips, &sequences, &mut summary);
         let given = coverage.given as f64 / coverage.words().max(1) as f64;
         summary.insert("pos_given_share".into(), given.into());
         if let Some(seen) = seen {

@@ -28,6 +28,7 @@ use crate::social::pairing::Pairing;
 use crate::social::prompt::{Inject, Samples, Tags};
 use crate::social::samples::{self, Sequence, Slot};
 use crate::social::transcripts::{self, Clip};
+use crate::social::unknown;
 use crate::stats::random::Streams;
 pub use config::{Config, Keep};
 use config::{caption_tag, context_turns, dropout, epochs, norm_epsilon, warmup};
@@ -162,6 +163,8 @@ impl Stage for TrainProjector {
                 Some(Validation { prepared, clips: sequences.iter().map(clip).collect() })
             }
         };
+        let mut summary = Summary::new();
+        unknown::tell(language.unknown, &clips, &sequences, &mut summary);
         let streams = Streams::new(config.seed, Self::KIND);
         let tracked = plain.clone().autodiff();
         let constants = matches!(config.source, Source::Constant | Source::ConstantByPlace)
@@ -198,7 +201,6 @@ impl Stage for TrainProjector {
             original::write(context.folder(), config.inject, schedule.per_epoch)?;
         }
         let best = losses.best().filter(|_| config.checkpoint == Keep::Best);
-        let mut summary = Summary::new();
         summary.insert("first_loss".into(), losses.first.into());
         summary.insert("last_loss".into(), losses.last.into());
         summary.insert("steps".into(), steps.into());
