@@ -123,7 +123,15 @@ fn decode<T: Element>(bytes: &[u8]) -> Result<Array<T>, String> {
     let description = field("descr").and_then(|text| text.strip_prefix('\'')?.split('\'').next());
     if description != Some(T::DESCRIPTION) {
         let found = description.unwrap_or("another");
-        return Err(format!("its values are of type `{found}`, not `{}`", T::DESCRIPTION));
+        let wanted = T::DESCRIPTION;
+        let name = match wanted {
+            "<f4" => "float32",
+            "<f8" => "float64",
+            "<i4" => "int32",
+            "<i8" => "int64",
+            _ => "uint8",
+        };
+        return Err(format!("its values are of type `{found}`, not `{wanted}`: save it with `array.astype('{name}')`"));
     }
     if !field("fortran_order").is_some_and(|text| text.starts_with("False")) {
         return Err("it is in column-major order: save it with `numpy.ascontiguousarray`".into());

@@ -1,6 +1,6 @@
 //! Text: captions, clips with words, transcripts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::social::{captions, dialogue};
 
 /// Reads every text of the folder.
 pub(super) fn look(survey: &Survey, clips: &mut Clips, report: &mut Report) {
-    let mut captions: HashMap<String, usize> = HashMap::new();
+    let mut captions: HashMap<String, BTreeSet<String>> = HashMap::new();
     for (path, columns) in &survey.tables {
         let has = |name: &str| columns.iter().any(|column| column == name);
         if !has("caption") || !(has("clip_id") || has("video_name")) {
@@ -64,9 +64,11 @@ pub(super) fn look(survey: &Survey, clips: &mut Clips, report: &mut Report) {
     for (place, (clips, words)) in transcripts {
         report.found.push(Found { form: Form::Transcripts, place, clips, size: format!("{words} words") });
     }
-    let repeated = captions.values().filter(|count| **count > 1).count();
-    if repeated > 0 {
-        report.notes.push(format!("{repeated} captions stand at more than one clip"));
+    let repeated = captions.values().filter(|clips| clips.len() > 1).count();
+    match repeated {
+        0 => {}
+        1 => report.notes.push("1 caption stands at more than one clip".to_owned()),
+        _ => report.notes.push(format!("{repeated} captions stand at more than one clip")),
     }
 }
 
@@ -78,7 +80,7 @@ fn table_or_lines(
     form: Form,
     clips: &mut Clips,
     report: &mut Report,
-    captions: &mut HashMap<String, usize>,
+    captions: &mut HashMap<String, BTreeSet<String>>,
 ) {
     let read = match transcripts::load(path, &Selection::default()) {
         Ok(read) => read,
@@ -97,7 +99,7 @@ fn table_or_lines(
     for clip in read {
         if clip.captions {
             for utterance in &clip.utterances {
-                *captions.entry(utterance.text.clone()).or_default() += 1;
+                captions.entry(utterance.text.clone()).or_default().insert(clip.clip_id.clone());
             }
         }
         one(&clip, place, report);
@@ -258,7 +260,8 @@ fn has_clips(path: &Path) -> bool {
 /// Valid JSON that has nothing of a transcript.
 fn is_other_json(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    serde_json::from_str::<Value>(&text).is_ok_and(|value| value.get("metadata:transcript").is_none())
+    let lists = ["metadata:transcript", "segments", "turns", "utterances"];
+    serde_json::from_str::<Value>(&text).is_ok_and(|value| lists.iter().all(|list| value.get(list).is_none()))
 }
 
 /// Transcripts of a folder per clip, `<clip>/transcripts/<clip>.json`, are one thing of the folder above.

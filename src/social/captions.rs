@@ -79,6 +79,34 @@ pub(super) fn read(path: &Path) -> Result<Vec<Clip>> {
     Ok(clips)
 }
 
+/// The line of a clip's caption `number` (from 1) where it stands in the CSV and is empty; `None` where it does not.
+/// `path` is the CSV or a folder with `captions.csv`.
+pub(super) fn empty_line(path: &Path, clip_id: &str, number: usize) -> Option<u64> {
+    let file = if path.is_dir() { path.join("captions.csv") } else { path.to_owned() };
+    let mut reader = csv::Reader::from_path(&file).ok()?;
+    let columns = Columns::of(&file, &mut reader).ok()?;
+    let caption = columns.find("caption")?;
+    let (id, names_videos) = match columns.find("clip_id") {
+        Some(id) => (id, false),
+        None => (columns.find("video_name")?, true),
+    };
+    let index = columns.find("caption_index");
+    let mut count = 0;
+    for row in reader.records().flatten() {
+        let name = row.get(id)?.trim();
+        if (if names_videos { without_ending(name) } else { name }) != clip_id {
+            continue;
+        }
+        count += 1;
+        let found = index.and_then(|index| row.get(index)?.trim().parse().ok()).unwrap_or(count);
+        if found == number {
+            let is_empty = row.get(caption)?.trim().is_empty();
+            return is_empty.then(|| row.position().map_or(0, csv::Position::line));
+        }
+    }
+    None
+}
+
 /// The name of a video file without its ending; other names stay as they are.
 pub(crate) fn without_ending(name: &str) -> &str {
     const ENDINGS: [&str; 6] = ["mp4", "avi", "mov", "mkv", "webm", "m4v"];
@@ -120,6 +148,21 @@ mod tests {
         assert_eq!(first[1].utterances[0].words[0].pos, None);
         let error = load(&path, &Selection { caption_index: Some(2), ..Selection::default() }).unwrap_err();
         assert!(error.to_string().contains("clip `b` has no caption number 2"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_caption_is_named_by_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("captions.csv");
+        std::fs::write(&path, "video_name,caption\na.mp4,a dog\nb.mp4,  \n").unwrap();
+        let first = Selection { caption_index: Some(1), ..Selection::default() };
+        for place in [&path, &folder.path().to_owned()] {
+            let error = load(place, &first).unwrap_err().to_string();
+            assert!(error.contains("line 3: caption 1 of clip `b` is empty") && error.contains("hint:"), "{error}");
+        }
+        std::fs::write(&path, "clip_id,caption_index,caption\na,2,a dog\n").unwrap();
+        let error = load(&path, &first).unwrap_err().to_string();
+        assert!(error.contains("clip `a` has no caption number 1"), "{error}");
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub(super) fn read_file(path: &Path) -> Result<Clip> {
     };
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     parse(&value, &stem).ok_or_else(|| {
+        if let Some(why) = amiss(&value) {
+            return StageError::hint(
+                format!("`{}`: {why}", path.display()),
+                "give it a text, or take it out of the transcript",
+            );
+        }
         StageError::hint(
             format!("`{}` has no transcript that can be read", path.display()),
             format!("segments are looked for under `{}`, `words` or `text`, or as a list", SEGMENTS.join("`, `")),
@@ -82,6 +88,24 @@ fn parse(value: &Value, stem: &str) -> Option<Clip> {
     };
     let clip_id = CLIP_ID.iter().find_map(|key| name(key)).unwrap_or_else(|| stem.to_owned());
     Some(Clip { clip_id, split: name("split"), group: name("group"), utterances, captions: false })
+}
+
+/// The first word or segment of a transcript that has no text, though there is a list of them; counted from 1.
+fn amiss(value: &Value) -> Option<String> {
+    let list = match value {
+        Value::Object(object) => SEGMENTS.iter().find_map(|key| object.get(*key).and_then(Value::as_array)),
+        other => other.as_array(),
+    };
+    let own = std::slice::from_ref(value);
+    let segments = list.map_or(own, Vec::as_slice);
+    let (number, found) = segments.iter().enumerate().find(|(_, item)| segment(item).is_none())?;
+    let words = found.get("words").and_then(Value::as_array);
+    let said = match words.and_then(|words| words.iter().enumerate().find(|(_, item)| word(item).is_none())) {
+        Some((place, item)) => format!("word {} of segment {} has no text: `{item}`", place + 1, number + 1),
+        None if list.is_none() || words.is_some() => return None,
+        None => format!("segment {} has neither text nor words: `{found}`", number + 1),
+    };
+    Some(said)
 }
 
 /// A list whose items are words is one segment; otherwise each item is a segment.
@@ -170,6 +194,22 @@ mod tests {
         assert_eq!(clip(r#"{"transcript":"plain"}"#).utterances[0].text, "plain");
         assert_eq!(clip(r#"{"words":["x","y"]}"#).utterances[0].words.len(), 2);
         assert!(parse(&serde_json::json!({"id": "x"}), "stem").is_none());
+    }
+
+    #[test]
+    fn a_word_without_text_is_named_with_its_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = |json: &str| {
+            let path = folder.path().join("talk.json");
+            std::fs::write(&path, json).unwrap();
+            read_file(&path).unwrap_err().to_string()
+        };
+        let error = message(r#"{"segments":[{"text":"so"},{"words":[{"word":"a"},{"word":null,"start":1.0}]}]}"#);
+        assert!(error.contains(r#"word 2 of segment 2 has no text: `{"start":1.0,"word":null}`"#), "{error}");
+        assert!(error.contains("hint:"), "{error}");
+        let error = message(r#"{"turns":[{"speaker":"A","timestamp":1.0}]}"#);
+        assert!(error.contains("segment 1 has neither text nor words"), "{error}");
+        assert!(message(r#"{"id":"x"}"#).contains("has no transcript that can be read"));
     }
 
     #[test]

@@ -187,6 +187,16 @@ pub fn load(path: &Path, selection: &Selection) -> Result<Vec<Clip>> {
         for clip in clips.iter_mut().filter(|clip| clip.captions) {
             clip.utterances.retain(|utterance| utterance.index + 1 == number);
             if clip.utterances.is_empty() {
+                if let Some(line) = captions::empty_line(path, &clip.clip_id, number) {
+                    return Err(StageError::hint(
+                        format!(
+                            "`{}`, line {line}: caption {number} of clip `{}` is empty",
+                            path.display(),
+                            clip.clip_id
+                        ),
+                        "write the caption, or take the line out and the clip's frames with it",
+                    ));
+                }
                 return Err(StageError::hint(
                     format!("clip `{}` has no caption number {number}", clip.clip_id),
                     "set `caption_index` to a number that every clip has, or to 0 for all captions",

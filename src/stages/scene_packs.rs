@@ -109,6 +109,10 @@ pub struct Config {
     pub write_original: bool,
 }
 
+/// What to do about a person of a dialogue whose frames are missing.
+const WITHOUT_FRAMES: &str = "bring the frames of every person of a conversation; or take that person's transcript out of the \
+    text that `join_speakers` reads, which leaves a dialogue of one, or none with `alone = \"leave_out\"`";
+
 fn window_pad() -> f64 {
     0.75
 }
@@ -298,10 +302,11 @@ impl FrameFeatures {
             if clips.len() == 1 { self.clips.get(clips[0]) } else { None }
         };
         self.clips.get(&clip.clip_id).or_else(of_pictures).ok_or_else(|| {
-            StageError::hint(
-                format!("clip `{}` of the text has no frame features", clip.clip_id),
-                "make text and frames of the same clips, with the same `clip_id`",
-            )
+            let hint = match clip.is_joined() {
+                true => WITHOUT_FRAMES,
+                false => "make text and frames of the same clips, with the same `clip_id`",
+            };
+            StageError::hint(format!("clip `{}` of the text has no frame features", clip.clip_id), hint)
         })
     }
 
@@ -311,8 +316,7 @@ impl FrameFeatures {
         self.clips.get(recording).ok_or_else(|| {
             StageError::hint(
                 format!("recording `{recording}`, of turns in the dialogue of `{}`, has no frame features", own.clip),
-                "bring the frames of every person of a conversation, or join with `alone = \"leave_out\"` only those that \
-                 have them",
+                WITHOUT_FRAMES,
             )
         })
     }
