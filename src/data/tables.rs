@@ -130,8 +130,11 @@ fn guess(columns: &[String]) -> Option<String> {
     Some(format!("seen and not understood, perhaps {form} (columns {}): {}", listed(&columns), why.join("; ")))
 }
 
+/// A form that a table may have: how many columns are amiss, its name, and its columns with those that stand for them.
+type Fit<'a> = (usize, &'static str, Vec<(&'static str, &'a String)>);
+
 /// A form whose telling column is there by its very name, and another is not.
-fn half<'a>(columns: &'a [String]) -> Option<(usize, &'static str, Vec<(&'static str, &'a String)>)> {
+fn half(columns: &[String]) -> Option<Fit<'_>> {
     const NOTHING: &String = &String::new();
     let (form, needed) = FORMS[..2].iter().find(|(_, needed)| columns.iter().any(|column| column == needed[0]))?;
     let found = needed.iter().map(|name| (*name, called(name, columns).unwrap_or(NOTHING))).collect();

@@ -205,7 +205,7 @@ mod tests {
             read_file(&path).unwrap_err().to_string()
         };
         let error = message(r#"{"segments":[{"text":"so"},{"words":[{"word":"a"},{"word":null,"start":1.0}]}]}"#);
-        assert!(error.contains(r#"word 2 of segment 2 has no text: `{"start":1.0,"word":null}`"#), "{error}");
+        assert!(error.contains(r#"word 2 of segment 2 has no text: `{"word":null,"start":1.0}`"#), "{error}");
         assert!(error.contains("hint:"), "{error}");
         let error = message(r#"{"turns":[{"speaker":"A","timestamp":1.0}]}"#);
         assert!(error.contains("segment 1 has neither text nor words"), "{error}");
