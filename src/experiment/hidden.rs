@@ -65,7 +65,7 @@ fn is_hidden(sweep: &Sweep, points: &[Point], stage: &str, target: &Target, item
         });
         let ablated = sweep.ablations.iter().filter(|ablation| Some(&ablation.name) == point.ablation.as_ref());
         let sets = chosen.chain(ablated.flat_map(|ablation| &ablation.sets));
-        sets.filter_map(|setting| over(setting, target)).last().map(Item::plain)
+        sets.filter_map(|setting| over(setting, target)).next_back().map(Item::plain)
     };
     let mut differs = false;
     for point in points.iter().filter(|point| point.stages.contains_key(stage)) {
