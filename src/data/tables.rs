@@ -61,7 +61,7 @@ pub(super) fn look(survey: &Survey, clips: &Clips, report: &mut Report) {
             report.add(Name::EmptyTable, &place, None, "there is no line below the header");
         }
         let has = |name: &&str| columns.iter().any(|column| column == name);
-        let is_taken = TAKEN.iter().any(|columns| columns.iter().all(|name| has(name)));
+        let is_taken = TAKEN.iter().any(|columns| columns.iter().all(&has));
         if is_taken || judgments::kind(path, columns, clips, &names).is_some() {
             continue;
         }
