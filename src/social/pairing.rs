@@ -76,7 +76,7 @@ pub fn write<'a>(folder: &Path, pairs: impl Iterator<Item = (&'a str, &'a str)>)
     out.flush().map_err(StageError::io(&path))
 }
 
-/// Reads what [`write`] wrote: (clip, the clip that its vectors came from).
+/// Reads what [`write()`] wrote: (clip, the clip that its vectors came from).
 pub fn read(folder: &Path) -> Result<Vec<(String, String)>> {
     let path = folder.join(FILE);
     let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
