@@ -13,7 +13,7 @@ use crate::experiment::Experiment;
 pub fn run(experiment: &Experiment, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let points = experiment.points.len();
     let not_applicable = experiment.points.iter().filter(|point| point.not_applicable.is_some()).count();
-    let stages: BTreeSet<&String> = experiment.points.iter().flat_map(|point| point.stages.keys()).collect();
+    let stages: BTreeSet<&Arc<str>> = experiment.points.iter().flat_map(|point| point.stages.keys()).collect();
     let live = experiment.points.iter().filter(|point| point.not_applicable.is_none());
     let steps: BTreeSet<_> = live.flat_map(|point| point.stages.values().map(Arc::as_ptr)).collect();
     // A comparison is a step too, as in `soctok plan`.

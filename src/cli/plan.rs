@@ -229,7 +229,7 @@ fn as_json(
                 "expected_memory": forecast.estimates.get(&index).and_then(|e| Some(e.memory.as_ref()?.total())),
                 "expected_seconds": forecast.seconds.get(&index),
                 "inputs": inputs,
-                "identity": step.identity,
+                "identity": step.identity(),
             })
         })
         .collect();
@@ -240,7 +240,7 @@ fn as_json(
             let steps: BTreeMap<_, _> =
                 planned.steps.iter().map(|(stage, &step)| (*stage, plan.steps[step].name())).collect();
             json!({
-                "coordinates": planned.point.coordinates,
+                "coordinates": *planned.point.coordinates,
                 "ablation": planned.point.ablation,
                 "run": planned.run,
                 "not_applicable": planned.point.not_applicable.as_ref().map(|rule| &rule.sentence),

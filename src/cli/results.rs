@@ -40,7 +40,7 @@ pub fn as_json(plan: &Plan<'_>, store: &Store) -> Result<Value, Failure> {
             stages.insert((*stage).to_owned(), summary.map_or(Value::Null, Value::Object));
         }
         points.push(json!({
-            "coordinates": planned.point.coordinates,
+            "coordinates": *planned.point.coordinates,
             "ablation": planned.point.ablation,
             "run": planned.run,
             "not_applicable": planned.point.not_applicable.as_ref().map(|rule| &rule.sentence),
@@ -90,5 +90,5 @@ pub fn grid(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<G
 
 /// The target stages that a point reaches, with their steps.
 fn targets<'p>(planned: &'p PlannedPoint<'_>) -> impl Iterator<Item = (&'p str, usize)> {
-    planned.point.targets.iter().filter_map(|target| Some((target.as_str(), *planned.steps.get(target.as_str())?)))
+    planned.point.targets.iter().filter_map(|target| Some((&**target, *planned.steps.get(&**target)?)))
 }

@@ -408,7 +408,8 @@ fn checked(arrived: &Store, path: &Path) -> Result<Contents, ArchiveError> {
     }
     for name in &contents.steps {
         let record: StepRecord = arrived.record(name)?;
-        if step_name(&record.kind, &record.key) != *name || key::digest(&record.identity) != record.key {
+        if step_name(&record.kind, &record.key) != *name || key::digest(&key::canonical(&record.identity)) != record.key
+        {
             return Err(invalid(format!("the record of `{name}` is another step's"), changed));
         }
         let problems = arrived.verify(name)?;

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use litemap::LiteMap;
+
 use crate::experiment::Cause;
 use crate::plan::inputs::Content;
 use crate::plan::{Plan, StepInput, Work};
@@ -205,7 +207,7 @@ fn demands(plan: &Plan<'_>, options: &Options, wanted: &[bool]) -> (Vec<Demand>,
     (demands.collect(), sources)
 }
 
-fn upstream(inputs: &BTreeMap<String, StepInput>) -> impl Iterator<Item = usize> {
+fn upstream(inputs: &LiteMap<String, StepInput>) -> impl Iterator<Item = usize> {
     inputs.values().filter_map(|input| match input {
         StepInput::Step { step, .. } => Some(*step),
         StepInput::External { .. } => None,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::experiment::{Experiment, External, Point, Source};
+use crate::experiment::{Experiment, External, Point, Settings, Source};
 use crate::plan::{Plan, PlannedPoint};
 use crate::store::{Store, StoreError, provenance};
 
@@ -114,7 +114,7 @@ fn results(
         "run": run,
         "experiment": experiment.name,
         "protocol": experiment.protocol,
-        "coordinates": planned.point.coordinates,
+        "coordinates": *planned.point.coordinates,
         "ablation": planned.point.ablation,
         "stages": stages,
     }))
@@ -144,9 +144,9 @@ fn resolved(experiment: &Experiment, point: &Point) -> Result<String, toml::ser:
         .stages
         .iter()
         .map(|(name, node)| {
-            let mut settings = node.settings.clone();
+            let mut settings = Settings::clone(&node.settings);
             settings.insert("kind".into(), node.kind.into());
-            (name.clone(), Value::Object(settings))
+            (name.to_string(), Value::Object(settings))
         })
         .collect();
     // A name has letters, digits and `-_.` only, and 200 of them at most.
@@ -181,10 +181,10 @@ mod tests {
     fn a_label_is_a_file_name_whatever_the_values_are() {
         let label = |value: &str| {
             label(&Point {
-                coordinates: BTreeMap::from([("v".to_owned(), value.to_owned())]),
+                coordinates: BTreeMap::from([("v".to_owned(), value.to_owned())]).into(),
                 ablation: Some("wrong".to_owned()),
                 stages: BTreeMap::new(),
-                targets: Vec::new(),
+                targets: [].into(),
                 not_applicable: None,
             })
         };

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Attempt, Event, Shop, StepError, artifact, log};
 use crate::comparisons;
+use crate::experiment::Settings;
 use crate::plan::inputs::{Content, content};
 use crate::plan::{Plan, Step, StepInput, Work, key};
 use crate::stages::{Context, Input, Inputs, StageError, Summary};
@@ -55,7 +56,8 @@ fn leased(shop: &Shop<'_>, index: usize, lease: &Lease) -> Result<Attempt, StepE
     }
     let inputs = inputs(plan, step, store)?;
     let bytes = inputs.iter().map(|(field, input)| (field.as_str(), input.digest.as_str())).collect();
-    let output_key = key::by_outputs(&step.identity, &bytes);
+    let identity = step.identity();
+    let output_key = key::by_outputs(&identity, &bytes);
     if let Some(found) = store.find_by_outputs(&output_key).filter(|found| has_inputs(store, found, &output_key)) {
         store.alias(&name, &found)?;
         return Ok(Attempt::CutOff(found));
@@ -85,9 +87,9 @@ fn leased(shop: &Shop<'_>, index: usize, lease: &Lease) -> Result<Attempt, StepE
     let record = StepRecord {
         kind: step.work.kind().to_owned(),
         key: step.key.clone(),
-        identity: step.identity.clone(),
+        identity,
         settings: match &step.work {
-            Work::Stage { node, .. } => Value::Object(node.settings.clone()),
+            Work::Stage { node, .. } => Value::Object(Settings::clone(&node.settings)),
             Work::Comparison { spec, .. } => Value::Object(spec.settings.clone()),
         },
         inputs: inputs

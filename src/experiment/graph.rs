@@ -296,7 +296,7 @@ impl<'a> Graph<'a> {
     /// The stages that the fields of a stage refer to, by what the file says.
     fn upstream(&self, stage: usize) -> Vec<(usize, Span)> {
         let Some(kind) = self.stages[stage].kind else { return Vec::new() };
-        let fields = self.stages[stage].table.entries.iter().filter(|entry| kind.accepts(&entry.key).is_some());
+        let fields = self.stages[stage].table.entries.iter().filter(|entry| kind.is_reference(&entry.key));
         let references = fields.flat_map(|entry| references_in(&entry.key, &entry.item));
         references.filter_map(|(_, item)| Some((self.referred(item.text()?)?, item.span))).collect()
     }

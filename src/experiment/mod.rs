@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use litemap::LiteMap;
+
 pub use crate::stages::kind::Settings;
 pub use check::describe;
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity};
@@ -263,14 +265,14 @@ pub struct AxisInfo {
 /// One combination of axis values and at most one ablation.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// Axis → label.
-    pub coordinates: BTreeMap<String, String>,
+    /// Axis → label; a base and its ablations share them.
+    pub coordinates: Arc<BTreeMap<String, String>>,
     /// The ablation or named combination; `None` is the base.
     pub ablation: Option<String>,
     /// The stages that the targets reach.
-    pub stages: BTreeMap<String, Arc<Node>>,
+    pub stages: BTreeMap<Arc<str>, Arc<Node>>,
     /// The stages that this point must reach.
-    pub targets: Vec<String>,
+    pub targets: Arc<[Arc<str>]>,
     /// Set when a rule says that this cell does not exist.
     pub not_applicable: Option<NotApplicable>,
 }
@@ -290,9 +292,9 @@ pub struct Node {
     /// The stage kind.
     pub kind: &'static str,
     /// Normalised settings, every default filled in, references included.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// The references that are left after normalisation, by field.
-    pub inputs: BTreeMap<String, Reference>,
+    pub inputs: LiteMap<String, Reference>,
 }
 
 /// Points chosen by axis labels: axis or `ablation` → labels (`base` is no ablation).

@@ -64,7 +64,7 @@ impl Reports {
                     axis => point.coordinates.get(axis).map(String::as_str),
                 };
                 point.not_applicable.is_none()
-                    && selecting.stage.as_ref().is_none_or(|stage| point.stages.contains_key(stage))
+                    && selecting.stage.as_ref().is_none_or(|stage| point.stages.contains_key(stage.as_str()))
                     && selecting.selections.iter().all(|selection| selects(selection, at))
             });
             if !chosen {

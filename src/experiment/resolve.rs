@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde_json::Value;
 
 use super::document::{Item, Report, Span};
 use super::graph::{CYCLE_HINT, Graph, Target, references_in};
 use super::rules::{RULES, Rule, Verdict};
-use super::sweep::{ABLATION, Ablation, BASE, Sweep, selects};
+use super::sweep::{ABLATION, Ablation, Axis, BASE, Sweep, selects};
 use super::{Node, NotApplicable, Point, Settings};
 use crate::stages::{Kind, Reference, StageError, Upstream};
 
@@ -92,8 +93,8 @@ impl<'a> Resolver<'a> {
         let mut points = Vec::new();
         let mut idle: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         let mut applied: BTreeSet<usize> = BTreeSet::new();
-        let target_names: Vec<String> =
-            self.targets.iter().map(|stage| self.graph.stages[*stage].name.to_owned()).collect();
+        let names: Vec<Arc<str>> = self.graph.stages.iter().map(|stage| stage.name.into()).collect();
+        let targets: Arc<[Arc<str>]> = self.targets.iter().map(|stage| names[*stage].clone()).collect();
         let mut choice = vec![0_usize; sweep.axes.len()];
         if sweep.axes.iter().any(|axis| axis.values.is_empty()) {
             return points;
@@ -106,8 +107,8 @@ impl<'a> Resolver<'a> {
         }
         loop {
             let axes = || sweep.axes.iter().zip(&choice);
-            let coordinates: BTreeMap<String, String> =
-                axes().map(|(axis, value)| (axis.name.clone(), axis.values[*value].label.clone())).collect();
+            let label = |(axis, value): (&Axis, &usize)| (axis.name.clone(), axis.values[*value].label.clone());
+            let coordinates: Arc<BTreeMap<String, String>> = Arc::new(axes().map(label).collect());
             let at = |name: &str| coordinates.get(name).map(String::as_str);
             let base = self.reach(report, &choice, None);
             for ablation in std::iter::once(None).chain((0..sweep.ablations.len()).map(Some)) {
@@ -134,7 +135,7 @@ impl<'a> Resolver<'a> {
                 let not_applicable = self.judge(report, &reached, ablation);
                 let node = |id: &NodeId| {
                     let resolved = &self.nodes[*id as usize];
-                    (self.graph.stages[resolved.stage].name.to_owned(), resolved.node.clone())
+                    (names[resolved.stage].clone(), resolved.node.clone())
                 };
                 if points.len() == MOST_POINTS {
                     too_many(report, sweep);
@@ -144,7 +145,7 @@ impl<'a> Resolver<'a> {
                     coordinates: coordinates.clone(),
                     ablation: named.map(|ablation| ablation.name.clone()),
                     stages: reached.iter().map(node).collect(),
-                    targets: target_names.clone(),
+                    targets: targets.clone(),
                     not_applicable,
                 });
             }
@@ -188,14 +189,14 @@ impl<'a> Resolver<'a> {
                 None => complete = false,
             }
         }
-        let mut reached: BTreeMap<usize, NodeId> = BTreeMap::new();
+        let mut reached: Vec<Option<NodeId>> = vec![None; self.graph.stages.len()];
         while let Some(id) = open.pop() {
             let resolved = &self.nodes[id as usize];
-            if reached.insert(resolved.stage, id).is_none() {
+            if reached[resolved.stage].replace(id).is_none() {
                 open.extend(resolved.upstream.iter().map(|(_, upstream)| *upstream));
             }
         }
-        complete.then(|| reached.into_values().collect())
+        complete.then(|| reached.into_iter().flatten().collect())
     }
 
     fn resolve(
@@ -277,7 +278,7 @@ impl<'a> Resolver<'a> {
         let raw = &self.raws[raw as usize];
         let above = raw.references.iter().zip(upstream).map(|((field, _), id)| {
             let node = &self.nodes[*id as usize].node;
-            (field.clone(), (node.kind.to_owned(), node.settings.clone()))
+            (field.clone(), (node.kind, node.settings.clone()))
         });
         let settings = match kind.normalise(&raw.settings, &Upstream { stages: above.collect() }) {
             Ok(settings) => settings,
@@ -291,7 +292,7 @@ impl<'a> Resolver<'a> {
                 return None;
             }
         };
-        let mut inputs = BTreeMap::new();
+        let mut inputs = LiteMap::new();
         let mut left = Vec::new();
         for (field, text) in kind.references(&settings) {
             let accepts = kind.accepts(&field).unwrap_or_default();
@@ -308,13 +309,14 @@ impl<'a> Resolver<'a> {
             }
             inputs.insert(field, Reference(text.to_owned()));
         }
-        let identity = (stage, Value::Object(settings.clone()).to_string(), left.iter().map(|(_, id)| *id).collect());
+        let text = serde_json::to_string(&settings).expect("settings are JSON");
+        let identity = (stage, text, left.iter().map(|(_, id)| *id).collect());
         if let Some(same) = self.interned.get(&identity) {
             return Some(*same);
         }
         let id = self.nodes.len() as NodeId;
         self.nodes.push(Resolved {
-            node: Arc::new(Node { kind: kind.name, settings, inputs }),
+            node: Arc::new(Node { kind: kind.name, settings: settings.into(), inputs }),
             stage,
             upstream: left,
             hits: Vec::new(),
@@ -420,7 +422,7 @@ fn references(graph: &Graph<'_>, sweep: &Sweep) -> Vec<BTreeSet<usize>> {
     }
     for (target, item) in sweep.settings() {
         let kind = graph.stages[target.stage].kind;
-        if kind.is_some_and(|kind| kind.accepts(&target.field).is_some()) {
+        if kind.is_some_and(|kind| kind.is_reference(&target.field)) {
             let references = references_in(&target.field, item);
             let named = references.iter().filter_map(|(_, item)| graph.referred(item.text()?));
             direct[target.stage].extend(named);

@@ -145,7 +145,7 @@ fn of_step(plan: &Plan<'_>, step: &Step<'_>, before: Option<&PathBuf>, store: &S
 
 /// What differs between the identity of a step and an earlier one.
 fn differences(plan: &Plan<'_>, step: &Step<'_>, before: &Value, store: &Store) -> Vec<Reason> {
-    let after = &step.identity;
+    let after = &step.identity();
     let mut reasons = Vec::new();
     if before["scheme"] != after["scheme"] {
         reasons.push(Reason::Scheme);

@@ -7,8 +7,9 @@
 //! both zeros are one.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::stages::{Kind, kind::Settings};
 use crate::store::StepRecord;
@@ -21,57 +22,104 @@ const DIGITS: usize = 32;
 
 /// JSON with sorted keys and no space: equal values give equal text.
 pub fn canonical(value: &Value) -> String {
-    let mut text = String::new();
+    let mut text = Vec::new();
     write(value, &mut text);
-    text
+    utf8(text)
 }
 
-fn write(value: &Value, text: &mut String) {
+/// The digest of a canonical text: the first 128 bits of its BLAKE3 digest, hex.
+pub fn digest(canonical: &str) -> String {
+    blake3::hash(canonical.as_bytes()).to_hex()[..DIGITS].to_owned()
+}
+
+/// What an input is in an identity.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The key of an upstream step.
+    Step(&'a str),
+    /// The digest of external content.
+    Content(&'a str),
+    /// The path of external content that was not read; a key that rests on it stands for nothing.
+    Pending(&'a Path),
+}
+
+/// What a step's key is the digest of, in its canonical form; `inputs` are sorted by field.
+pub fn identity<'a>(kind: &Kind, settings: &Settings, inputs: impl Iterator<Item = (&'a str, Input<'a>)>) -> String {
+    let mut text = Vec::with_capacity(256);
+    text.extend_from_slice(b"{\"inputs\":");
+    object(inputs, &mut text, |input, text| {
+        let (what, name) = match input {
+            Input::Step(key) => ("step", key.into()),
+            Input::Content(digest) => ("content", digest.into()),
+            Input::Pending(path) => ("pending", path.to_string_lossy()),
+        };
+        object(std::iter::once((what, name)), text, |name, text| string(&name, text));
+    });
+    text.extend_from_slice(b",\"kind\":");
+    string(kind.name, &mut text);
+    text.extend_from_slice(format!(",\"scheme\":{SCHEME},\"settings\":").as_bytes());
+    let mut kept: Vec<(&str, &Value)> = without_defaults(kind, settings).collect();
+    kept.sort_unstable_by_key(|(name, _)| *name);
+    object(kept.into_iter(), &mut text, write);
+    text.extend_from_slice(format!(",\"version\":{}}}", kind.version).as_bytes());
+    utf8(text)
+}
+
+/// The run hash: the digest of the keys of a point's stages, which are sorted by the stage's name.
+pub fn run<'a>(stages: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = format!("{{\"scheme\":{SCHEME},\"stages\":").into_bytes();
+    object(stages, &mut text, string);
+    text.push(b'}');
+    digest(&utf8(text))
+}
+
+fn write(value: &Value, text: &mut Vec<u8>) {
     match value {
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
+            let mut entries: Vec<(&str, &Value)> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
             entries.sort_unstable_by_key(|(name, _)| *name);
-            text.push('{');
-            for (index, (name, value)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    text.push(',');
-                }
-                text.push_str(&Value::from(name.as_str()).to_string());
-                text.push(':');
-                write(value, text);
-            }
-            text.push('}');
+            object(entries.into_iter(), text, write);
         }
         Value::Array(values) => {
-            text.push('[');
+            text.push(b'[');
             for (index, value) in values.iter().enumerate() {
                 if index > 0 {
-                    text.push(',');
+                    text.push(b',');
                 }
                 write(value, text);
             }
-            text.push(']');
+            text.push(b']');
         }
-        Value::Number(number) if number.is_f64() && number.as_f64() == Some(0.0) => text.push_str("0.0"),
-        scalar => text.push_str(&scalar.to_string()),
+        Value::String(value) => string(value, text),
+        Value::Number(number) if number.is_f64() && number.as_f64() == Some(0.0) => text.extend_from_slice(b"0.0"),
+        scalar => text.extend_from_slice(scalar.to_string().as_bytes()),
     }
 }
 
-/// The digest of a value's canonical form.
-pub fn digest(value: &Value) -> String {
-    blake3::hash(canonical(value).as_bytes()).to_hex()[..DIGITS].to_owned()
+/// Entries in the order in which they come.
+fn object<'a, T>(
+    entries: impl Iterator<Item = (&'a str, T)>,
+    text: &mut Vec<u8>,
+    mut write: impl FnMut(T, &mut Vec<u8>),
+) {
+    text.push(b'{');
+    for (index, (name, value)) in entries.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        string(name, text);
+        text.push(b':');
+        write(value, text);
+    }
+    text.push(b'}');
 }
 
-/// What a step's key is the digest of. `inputs` holds, by field, the key of an upstream step (`{"step": …}`) or the
-/// digest of external content (`{"content": …}`).
-pub fn identity(kind: &Kind, settings: &Settings, inputs: &BTreeMap<String, Value>) -> Value {
-    json!({
-        "scheme": SCHEME,
-        "kind": kind.name,
-        "version": kind.version,
-        "settings": without_defaults(kind, settings),
-        "inputs": inputs,
-    })
+fn string(value: &str, text: &mut Vec<u8>) {
+    serde_json::to_writer(text, value).expect("writing to memory does not fail");
+}
+
+fn utf8(text: Vec<u8>) -> String {
+    String::from_utf8(text).expect("JSON of texts is text")
 }
 
 /// The key of the second index: that of an identity with the digests of its inputs' bytes, by field, for upstream keys.
@@ -83,7 +131,7 @@ pub fn by_outputs(identity: &Value, inputs: &BTreeMap<&str, &str>) -> String {
             arm.shift_remove("step");
         });
     }
-    digest(&identity)
+    digest(&canonical(&identity))
 }
 
 /// [`by_outputs`] of a finished step.
@@ -93,11 +141,11 @@ pub fn of_record(record: &StepRecord) -> String {
 }
 
 /// Settings that differ from the kind's defaults and can change the result; references are left to the inputs.
-fn without_defaults(kind: &Kind, settings: &Settings) -> Map<String, Value> {
+fn without_defaults<'s>(kind: &Kind, settings: &'s Settings) -> impl Iterator<Item = (&'s str, &'s Value)> {
     let kept = settings.iter().filter(|(name, value)| {
-        kind.is_part_of_key(name) && kind.accepts(name).is_none() && kind.default_of(name) != Some(value)
+        kind.is_part_of_key(name) && !kind.is_reference(name) && kind.default_of(name) != Some(value)
     });
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    kept.map(|(name, value)| (name.as_str(), value))
 }
 
 #[cfg(test)]
@@ -111,8 +159,8 @@ mod tests {
         let one = parse(r#"{"b": [1, {"y": 2, "x": null}], "a": "é\n"}"#);
         let two = parse(r#"{"a": "é\n", "b": [1, {"x": null, "y": 2}]}"#);
         assert_eq!(canonical(&one), r#"{"a":"é\n","b":[1,{"x":null,"y":2}]}"#);
-        assert_eq!(digest(&one), digest(&two));
-        assert_ne!(digest(&one), digest(&parse(r#"{"a": "é\n", "b": [1.5, {"x": null, "y": 2}]}"#)));
+        assert_eq!(canonical(&one), canonical(&two));
+        assert_ne!(canonical(&one), canonical(&parse(r#"{"a": "é\n", "b": [1.5, {"x": null, "y": 2}]}"#)));
     }
 
     #[test]
@@ -122,8 +170,33 @@ mod tests {
         settings.insert("text".into(), "hello".into());
         let full = kind.normalise(&settings, &Upstream::default()).expect("fits");
         assert!(full.contains_key("after"));
-        assert_eq!(identity(&kind, &settings, &BTreeMap::new()), identity(&kind, &full, &BTreeMap::new()));
+        let none = || std::iter::empty();
+        assert_eq!(identity(&kind, &settings, none()), identity(&kind, &full, none()));
         // The key of a note of today's scheme: a change here moves every key that users have.
-        assert_eq!(digest(&identity(&kind, &full, &BTreeMap::new())), "c4c149c4a20ac638b027ae12e4d23621");
+        assert_eq!(digest(&identity(&kind, &full, none())), "c4c149c4a20ac638b027ae12e4d23621");
+    }
+
+    #[test]
+    fn an_identity_is_canonical_and_reads_back() {
+        let kind = Kind::of::<Note>();
+        let mut settings = Settings::new();
+        settings.insert("text".into(), "\"é\"\n\u{1}".into());
+        settings.insert("a_number".into(), json!({ "b": -0.0, "a": [1e-4, 3.0, 17, null, true] }));
+        let inputs = [
+            ("after", Input::Step("0a")),
+            ("before", Input::Content("1b")),
+            ("later", Input::Pending(Path::new("data/\"x\""))),
+        ];
+        let text = identity(&kind, &settings, inputs.into_iter());
+        let value: Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(canonical(&value), text);
+        let expected = json!({
+            "scheme": SCHEME, "kind": "note", "version": kind.version,
+            "settings": { "text": "\"é\"\n\u{1}", "a_number": { "b": 0.0, "a": [1e-4, 3.0, 17, null, true] } },
+            "inputs": { "after": { "step": "0a" }, "before": { "content": "1b" }, "later": { "pending": "data/\"x\"" } },
+        });
+        assert_eq!(value, expected);
+        let stages = json!({ "scheme": SCHEME, "stages": { "a": "0", "b\"": "1" } });
+        assert_eq!(run([("a", "0"), ("b\"", "1")].into_iter()), digest(&canonical(&stages)));
     }
 }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde_json::{Value, json};
 
 use crate::comparisons::{self, ComparisonKind, Selection};
@@ -115,10 +116,10 @@ pub struct Step<'a> {
     /// What it does.
     pub work: Work<'a>,
     /// Its inputs by field.
-    pub inputs: BTreeMap<String, StepInput>,
-    /// What the key is the digest of; pending content stands in it by path.
-    pub identity: Value,
-    /// Digest of `identity`; stands for nothing while `is_pending`.
+    pub inputs: LiteMap<String, StepInput>,
+    /// What the key is the digest of, in its canonical form; pending content stands in it by path.
+    pub canonical: String,
+    /// Digest of `canonical`; stands for nothing while `is_pending`.
     pub key: String,
     /// Does it rest on content that was not read?
     pub is_pending: bool,
@@ -134,6 +135,11 @@ impl Step<'_> {
     /// `<kind>-<key>`.
     pub fn name(&self) -> String {
         step_name(self.work.kind(), &self.key)
+    }
+
+    /// What the key is the digest of.
+    pub fn identity(&self) -> Value {
+        serde_json::from_str(&self.canonical).expect("the planner writes JSON")
     }
 }
 
@@ -158,7 +164,7 @@ pub struct PlannedPoint<'a> {
     /// The point.
     pub point: &'a Point,
     /// Stage → step, for every stage that is reached; empty when the point does not apply.
-    pub steps: BTreeMap<&'a str, usize>,
+    pub steps: LiteMap<&'a str, usize>,
     /// The run hash; `None` when the point does not apply or rests on pending content.
     pub run: Option<String>,
 }
@@ -194,9 +200,9 @@ pub fn plan<'a>(
         step.stages.dedup();
         step.is_done = !step.is_pending && store.is_done_within(&step.name(), reading.limit());
     }
-    let targets = points.iter().flat_map(|planned| {
-        planned.point.targets.iter().filter_map(|target| planned.steps.get(target.as_str()).copied())
-    });
+    let targets = points
+        .iter()
+        .flat_map(|planned| planned.point.targets.iter().filter_map(|target| planned.steps.get(&**target).copied()));
     let roots: Vec<usize> = targets.chain(comparisons.values().copied()).collect();
     mark_needed(&mut steps, roots);
     Ok(Plan { steps, points, comparisons, listings })
@@ -205,8 +211,8 @@ pub fn plan<'a>(
 /// Brings the files of pinned hub models that the wanted steps read and that the cache lacks.
 pub fn bring_models(experiment: &Experiment, plan: &mut Plan<'_>, wanted: &[bool]) -> Result<(), PlanError> {
     let inputs =
-        plan.steps.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted).flat_map(|(step, _)| step.inputs.values_mut());
-    for input in inputs {
+        plan.steps.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted).flat_map(|(step, _)| &mut step.inputs);
+    for (_, input) in inputs {
         let StepInput::External { reference, path, .. } = input else { continue };
         let model = reference.strip_prefix("model:").and_then(|name| experiment.models.get(name));
         let Some(Source::Hub { repository, revision }) = model.map(|model| &model.source) else { continue };
@@ -248,20 +254,18 @@ struct Planner<'a, 's> {
 
 impl<'a> Planner<'a, '_> {
     fn point(&mut self, point: &'a Point) -> Result<PlannedPoint<'a>, PlanError> {
-        let mut planned = PlannedPoint { point, steps: BTreeMap::new(), run: None };
+        let mut planned = PlannedPoint { point, steps: LiteMap::new(), run: None };
         if point.not_applicable.is_some() {
             return Ok(planned);
         }
-        for target in &point.targets {
+        for target in point.targets.iter() {
             self.stage(point, target, &mut planned.steps)?;
         }
         for &step in planned.steps.values() {
             self.steps[step].points += 1;
         }
         if planned.steps.values().all(|&step| !self.steps[step].is_pending) {
-            let keys: BTreeMap<_, _> =
-                planned.steps.iter().map(|(name, &step)| (*name, &self.steps[step].key)).collect();
-            planned.run = Some(key::digest(&json!({ "scheme": key::SCHEME, "stages": keys })));
+            planned.run = Some(key::run(planned.steps.iter().map(|(name, &step)| (*name, &*self.steps[step].key))));
         }
         Ok(planned)
     }
@@ -271,77 +275,81 @@ impl<'a> Planner<'a, '_> {
         &mut self,
         point: &'a Point,
         name: &str,
-        reached: &mut BTreeMap<&'a str, usize>,
+        reached: &mut LiteMap<&'a str, usize>,
     ) -> Result<Option<usize>, PlanError> {
         let Some((name, node)) = point.stages.get_key_value(name) else { return Ok(None) };
-        if let Some(&step) = reached.get(name.as_str()) {
+        if let Some(&step) = reached.get(&**name) {
             return Ok(Some(step));
         }
         let kind = *self.kinds.get(node.kind).ok_or_else(|| PlanError::UnknownKind(node.kind.into()))?;
-        let mut inputs = BTreeMap::new();
+        let known = self.by_node.get(&Arc::as_ptr(node)).copied();
+        let mut inputs = LiteMap::with_capacity(if known.is_some() { 0 } else { node.inputs.len() });
         for (field, reference) in &node.inputs {
+            // What is upstream is reached from here whether this step is known or not.
             let input = match reference.parts() {
                 Some(("stage", upstream)) => self
                     .stage(point, upstream, reached)?
                     .map(|step| StepInput::Step { reference: reference.0.clone(), step }),
-                _ if self.by_node.contains_key(&Arc::as_ptr(node)) => None,
+                _ if known.is_some() => None,
                 Some((space, external)) => Some(self.external(kind, field, space, external)?),
                 None => None,
             };
-            if let Some(input) = input {
+            if let Some(input) = input.filter(|_| known.is_none()) {
                 inputs.insert(field.clone(), input);
             }
         }
-        let step = match self.by_node.get(&Arc::as_ptr(node)) {
-            Some(&step) => step,
+        let step = match known {
+            Some(step) => step,
             None => {
                 let step = self.step(kind, node, inputs);
                 self.by_node.insert(Arc::as_ptr(node), step);
                 step
             }
         };
-        self.steps[step].stages.push(name.as_str());
+        self.steps[step].stages.push(name);
         if self.steps[step].stages.len() > 8 {
             self.steps[step].stages.sort_unstable();
             self.steps[step].stages.dedup();
         }
-        reached.insert(name.as_str(), step);
+        reached.insert(name, step);
         Ok(Some(step))
     }
 
-    fn step(&mut self, kind: &'a Kind, node: &Arc<Node>, inputs: BTreeMap<String, StepInput>) -> usize {
-        let mut is_pending = false;
-        let mut parts = BTreeMap::new();
-        for (field, input) in &inputs {
+    fn step(&mut self, kind: &'a Kind, node: &Arc<Node>, inputs: LiteMap<String, StepInput>) -> usize {
+        let is_pending = inputs.values().any(|input| match input {
+            StepInput::Step { step, .. } => self.steps[*step].is_pending,
+            StepInput::External { content, .. } => matches!(content, Content::Pending { .. }),
+        });
+        let parts = inputs.iter().map(|(field, input)| {
             let part = match input {
-                StepInput::Step { step, .. } => {
-                    is_pending |= self.steps[*step].is_pending;
-                    json!({ "step": self.steps[*step].key })
-                }
-                StepInput::External { content: Content::Known(digest), .. } => json!({ "content": digest }),
-                StepInput::External { path, content: Content::Pending { .. }, .. } => {
-                    is_pending = true;
-                    json!({ "pending": path })
-                }
+                StepInput::Step { step, .. } => key::Input::Step(&self.steps[*step].key),
+                StepInput::External { content: Content::Known(digest), .. } => key::Input::Content(digest),
+                StepInput::External { path, content: Content::Pending { .. }, .. } => key::Input::Pending(path),
             };
-            parts.insert(field.clone(), part);
-        }
-        let identity = key::identity(kind, &node.settings, &parts);
-        self.add(Work::Stage { kind, node: node.clone() }, inputs, identity, is_pending)
+            (field.as_str(), part)
+        });
+        let canonical = key::identity(kind, &node.settings, parts);
+        self.add(Work::Stage { kind, node: node.clone() }, inputs, canonical, is_pending)
     }
 
-    fn add(&mut self, work: Work<'a>, inputs: BTreeMap<String, StepInput>, identity: Value, is_pending: bool) -> usize {
-        let key = key::digest(&identity);
-        if let Some(&step) = self.by_key.get(&(work.kind(), key.clone())) {
+    fn add(
+        &mut self,
+        work: Work<'a>,
+        inputs: LiteMap<String, StepInput>,
+        canonical: String,
+        is_pending: bool,
+    ) -> usize {
+        let key = key::digest(&canonical);
+        let index = self.steps.len();
+        let step = *self.by_key.entry((work.kind(), key.clone())).or_insert(index);
+        if step != index {
             return step;
         }
-        let index = self.steps.len();
-        self.by_key.insert((work.kind(), key.clone()), index);
         self.steps.push(Step {
             stages: Vec::new(),
             work,
             inputs,
-            identity,
+            canonical,
             key,
             is_pending,
             is_done: false,
@@ -413,7 +421,7 @@ impl<'a> Planner<'a, '_> {
         let mut arms = Vec::new();
         for planned in points {
             let Some(&step) = planned.steps.get(spec.of.0.as_str()) else { continue };
-            let mut coordinates = planned.point.coordinates.clone();
+            let mut coordinates = BTreeMap::clone(&planned.point.coordinates);
             let ablation = planned.point.ablation.clone().unwrap_or_else(|| "base".into());
             coordinates.insert("ablation".into(), ablation);
             if sides.is_empty() || sides.iter().any(|side| side.selects(&coordinates)) {
@@ -427,16 +435,16 @@ impl<'a> Planner<'a, '_> {
             .iter()
             .map(|arm| json!({ "coordinates": arm.coordinates, "step": self.steps[arm.step].key }))
             .collect();
-        let identity = json!({
+        let canonical = key::canonical(&json!({
             "scheme": key::SCHEME, "kind": kind.name, "version": kind.version,
             "settings": spec.settings, "of": spec.of.1, "arms": listed,
-        });
+        }));
         let is_pending = arms.iter().any(|arm| self.steps[arm.step].is_pending);
         let inputs = arms.iter().enumerate().map(|(index, arm)| {
             (format!("{index:06}"), StepInput::Step { reference: format!("stage:{}", spec.of.0), step: arm.step })
         });
         let step =
-            self.add(Work::Comparison { kind, spec, arms: arms.clone() }, inputs.collect(), identity, is_pending);
+            self.add(Work::Comparison { kind, spec, arms: arms.clone() }, inputs.collect(), canonical, is_pending);
         self.steps[step].stages.push(&spec.name);
         Some(step)
     }

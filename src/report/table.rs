@@ -15,6 +15,9 @@ use crate::stages::Summary;
 use crate::stats::spread::{CONFIDENCE, Spread};
 use crate::store::{Store, StoreError, read_json};
 
+const ABLATION: &str = "ablation";
+const BASE: &str = "base";
+
 /// Why a table cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -151,6 +154,7 @@ pub fn grid(
     format: Format,
 ) -> Result<Grid, TableError> {
     let in_columns = matches!(format, Format::Csv | Format::Json);
+    let order = Order::new(experiment);
     let mut cells: BTreeMap<(Vec<usize>, Vec<usize>, usize), Vec<Entry>> = BTreeMap::new();
     let mut grid = Grid { title: spec.name.clone(), labels: spec.rows.len(), ..Grid::default() };
     for (number, (stage, name)) in spec.value.iter().enumerate() {
@@ -160,7 +164,7 @@ pub fn grid(
         };
         for (coordinates, source, value) in found {
             let places = |axes: &[String]| -> Option<Vec<usize>> {
-                axes.iter().map(|axis| place(experiment, axis, coordinates.get(axis)?)).collect()
+                axes.iter().map(|axis| order.place(axis, coordinates.get(axis)?)).collect()
             };
             let (Some(row), Some(column)) = (places(&spec.rows), places(&spec.columns)) else { continue };
             let over = spec.over.iter().filter_map(|axis| coordinates.get(axis).cloned()).collect();
@@ -173,7 +177,7 @@ pub fn grid(
     grid.header.clone_from(&spec.rows);
     let names = names(spec);
     for (column, number) in &columns {
-        let mut parts = labels(experiment, &spec.columns, column);
+        let mut parts = order.labels(&spec.columns, column);
         if spec.value.len() > 1 || parts.is_empty() {
             parts.push(names[*number].clone());
         }
@@ -188,17 +192,17 @@ pub fn grid(
     }
     let mut found = BTreeMap::new();
     for (place, entries) in &cells {
-        let row = labels(experiment, &spec.rows, &place.0);
+        let row = order.labels(&spec.rows, &place.0);
         found.insert(place, cell(spec, entries, &row)?);
     }
     let counts = found.values().filter_map(|cell| if let Cell::Runs(runs) = cell { Some(runs.count) } else { None });
     let usual = counts.max().unwrap_or(1);
     let mut cited = Vec::new();
     for row in rows {
-        let mut line = labels(experiment, &spec.rows, row);
+        let mut line = order.labels(&spec.rows, row);
         for (column, number) in &columns {
             let cell = found.get(&(row.clone(), (*column).clone(), *number));
-            let published = published(experiment, spec, (row, column, *number));
+            let published = published(&order, spec, (row, column, *number));
             let values: Vec<String> = published.iter().map(|published| decimal(published.value)).collect();
             cited.extend(published.into_iter().filter_map(citation));
             match cell {
@@ -276,7 +280,7 @@ pub(super) fn readings(
     }
     for planned in &plan.points {
         let coordinates = coordinates(planned);
-        let base_only = !mentions(spec, "ablation") && planned.point.ablation.is_some();
+        let base_only = !mentions(spec, ABLATION) && planned.point.ablation.is_some();
         if base_only || !holds(&spec.r#where, &coordinates) {
             continue;
         }
@@ -300,8 +304,8 @@ pub(super) fn readings(
 
 /// Axis → label of a point, with `ablation`.
 pub fn coordinates(planned: &PlannedPoint<'_>) -> BTreeMap<String, String> {
-    let mut coordinates = planned.point.coordinates.clone();
-    coordinates.insert("ablation".into(), planned.point.ablation.clone().unwrap_or_else(|| "base".into()));
+    let mut coordinates = BTreeMap::clone(&planned.point.coordinates);
+    coordinates.insert(ABLATION.into(), planned.point.ablation.clone().unwrap_or_else(|| BASE.into()));
     coordinates
 }
 
@@ -315,20 +319,37 @@ pub(super) fn holds(selection: &Selection, coordinates: &BTreeMap<String, String
     selection.iter().all(|(axis, labels)| coordinates.get(axis).is_none_or(|label| labels.contains(label)))
 }
 
-/// Where a label stands in the order of the file.
-fn place(experiment: &Experiment, axis: &str, label: &str) -> Option<usize> {
-    order(experiment, axis).iter().position(|known| known == label)
+/// The labels of the axes and of `ablation`, in the order of the file.
+struct Order<'e> {
+    labels: HashMap<&'e str, Vec<&'e str>>,
+    places: HashMap<(&'e str, &'e str), usize>,
 }
 
-fn order(experiment: &Experiment, axis: &str) -> Vec<String> {
-    if axis == "ablation" {
-        return std::iter::once("base".to_owned()).chain(experiment.ablations.iter().cloned()).collect();
+impl<'e> Order<'e> {
+    fn new(experiment: &'e Experiment) -> Self {
+        let ablations = std::iter::once(BASE).chain(experiment.ablations.iter().map(String::as_str)).collect();
+        let axes = experiment.axes.iter().map(|axis| {
+            let labels: Vec<&str> = axis.labels.iter().map(String::as_str).collect();
+            (axis.name.as_str(), labels)
+        });
+        let labels: HashMap<&str, Vec<&str>> = axes.chain([(ABLATION, ablations)]).collect();
+        let places = labels
+            .iter()
+            .flat_map(|(&axis, labels)| labels.iter().enumerate().map(move |(place, &label)| ((axis, label), place)));
+        let places = places.collect();
+        Self { labels, places }
     }
-    experiment.axes.iter().find(|info| info.name == axis).map(|info| info.labels.clone()).unwrap_or_default()
-}
 
-fn labels(experiment: &Experiment, axes: &[String], places: &[usize]) -> Vec<String> {
-    axes.iter().zip(places).filter_map(|(axis, &place)| order(experiment, axis).get(place).cloned()).collect()
+    /// Where a label stands.
+    fn place(&self, axis: &str, label: &str) -> Option<usize> {
+        self.places.get(&(axis, label)).copied()
+    }
+
+    fn labels(&self, axes: &[String], places: &[usize]) -> Vec<String> {
+        let label =
+            |(axis, &place): (&String, &usize)| self.labels.get(axis.as_str())?.get(place).map(|&l| l.to_owned());
+        axes.iter().zip(places).filter_map(label).collect()
+    }
 }
 
 /// Whether any cell of a figure has a published value.
@@ -381,12 +402,12 @@ fn cell(spec: &TableSpec, entries: &[Entry], row: &[String]) -> Result<Cell, Tab
 
 /// The published values of a cell: row, column and number of the figure.
 fn published<'s>(
-    experiment: &Experiment,
+    order: &Order<'_>,
     spec: &'s TableSpec,
     (row, column, figure): (&[usize], &[usize], usize),
 ) -> Vec<&'s Published> {
     let axes = spec.rows.iter().chain(&spec.columns).cloned();
-    let names = labels(experiment, &spec.rows, row).into_iter().chain(labels(experiment, &spec.columns, column));
+    let names = order.labels(&spec.rows, row).into_iter().chain(order.labels(&spec.columns, column));
     let mut coordinates: BTreeMap<String, String> = axes.zip(names).collect();
     for (axis, labels) in &spec.r#where {
         if let [only] = labels.as_slice() {
@@ -403,9 +424,6 @@ fn published<'s>(
     });
     found.collect()
 }
-
-const ABLATION: &str = "ablation";
-const BASE: &str = "base";
 
 /// A published value whose `where` names no ablation is one of the base.
 pub(super) fn is_base_or_named(published: &Published, coordinates: &BTreeMap<String, String>) -> bool {

@@ -1,9 +1,11 @@
 //! The stage trait, and the same thing with its types erased so that kinds fit in one list.
 
+use litemap::LiteMap;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::estimate::{Estimate, Expected};
 use super::{Context, Inputs, Result, StageError, Summary};
@@ -52,14 +54,14 @@ pub trait Stage: 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     /// Field → (kind, normalised settings with every default filled in). Only `stage:` references appear.
-    pub stages: BTreeMap<String, (String, Map<String, Value>)>,
+    pub stages: BTreeMap<String, (&'static str, Arc<Settings>)>,
 }
 
 impl Upstream {
     /// The setting `name` of the stage that `field` refers to; `None` for a model, data or absent reference.
     pub fn setting<T: DeserializeOwned>(&self, field: &str, name: &str) -> Option<T> {
         let (_, settings) = self.stages.get(field)?;
-        serde_json::from_value(settings.get(name)?.clone()).ok()
+        T::deserialize(settings.get(name)?).ok()
     }
 }
 
@@ -84,21 +86,45 @@ pub struct Kind {
     pub schema: Value,
     /// See [`Stage::ON_DEVICE`].
     pub on_device: bool,
+    fields: LiteMap<String, Field>,
     normalise: fn(&Settings, &Upstream) -> Result<Settings>,
     estimate: fn(&Settings, &Expected) -> Result<Estimate>,
     run: fn(&Settings, &Inputs, &Context) -> Result<Summary>,
 }
 
+/// What the schema says of a field, looked up once: a resolver and a planner ask for every step.
+#[derive(Clone)]
+struct Field {
+    accepts: Option<Vec<String>>,
+    is_part_of_key: bool,
+    default: Option<Value>,
+}
+
+impl Field {
+    fn of(schema: &Value) -> Self {
+        let kinds = |kinds: &Vec<Value>| kinds.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        Self {
+            accepts: schema["x-accepts"].as_array().map(kinds),
+            is_part_of_key: schema["x-key"] != false,
+            default: schema.get("default").cloned(),
+        }
+    }
+}
+
 impl Kind {
     /// The kind that `S` implements.
     pub fn of<S: Stage>() -> Self {
+        let schema = schema_of::<S::Config>();
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        let fields = properties.map(|(name, schema)| (name.clone(), Field::of(schema))).collect();
         Self {
             name: S::KIND,
             version: S::VERSION,
             summary: S::SUMMARY,
             gives: S::GIVES,
-            schema: schema_of::<S::Config>(),
+            schema,
             on_device: S::ON_DEVICE,
+            fields,
             normalise: |settings, upstream| {
                 let mut config: S::Config = typed(S::KIND, settings)?;
                 S::normalise(&mut config, upstream);
@@ -137,17 +163,21 @@ impl Kind {
     /// The artifact kinds that `field` accepts, [`ANY`] for all; `None` when it is no reference. `field.NAME` is an entry
     /// of a table of references.
     pub fn accepts(&self, field: &str) -> Option<Vec<&str>> {
-        let kinds = self.schema["properties"][head(field)]["x-accepts"].as_array()?;
-        Some(kinds.iter().filter_map(Value::as_str).collect())
+        Some(self.fields.get(head(field))?.accepts.as_ref()?.iter().map(String::as_str).collect())
+    }
+
+    /// Whether `field` is a reference, or `field.NAME` an entry of a table of references.
+    pub fn is_reference(&self, field: &str) -> bool {
+        self.fields.get(head(field)).is_some_and(|field| field.accepts.is_some())
     }
 
     /// Every reference that stands in `settings` or is a default: (field, text), in a table of references (`field.NAME`,
     /// text).
     pub fn references<'s>(&'s self, settings: &'s Settings) -> Vec<(String, &'s str)> {
         let mut found = Vec::new();
-        for (field, schema) in self.fields().filter(|(_, schema)| schema.get("x-accepts").is_some()) {
-            match settings.get(field).or_else(|| schema.get("default")) {
-                Some(Value::String(text)) => found.push((field.to_owned(), text.as_str())),
+        for (field, known) in self.fields.iter().filter(|(_, known)| known.accepts.is_some()) {
+            match settings.get(field).or(known.default.as_ref()) {
+                Some(Value::String(text)) => found.push((field.clone(), text.as_str())),
                 Some(Value::Object(table)) => found.extend(
                     table.iter().filter_map(|(name, value)| Some((format!("{field}.{name}"), value.as_str()?))),
                 ),
@@ -180,12 +210,12 @@ impl Kind {
     /// Can `field` change the result? Fields that say `#[schemars(extend("x-key" = false))]` cannot, beyond the tolerance
     /// stated for them (the batch size of an evaluation).
     pub fn is_part_of_key(&self, field: &str) -> bool {
-        self.schema["properties"][field]["x-key"] != false
+        self.fields.get(field).is_none_or(|field| field.is_part_of_key)
     }
 
     /// The built-in default of `field`; `None` when it must be given.
     pub fn default_of(&self, field: &str) -> Option<&Value> {
-        self.schema["properties"][field].get("default")
+        self.fields.get(field)?.default.as_ref()
     }
 }
 
@@ -209,6 +239,5 @@ fn head(field: &str) -> &str {
 }
 
 fn typed<C: DeserializeOwned>(kind: &str, settings: &Settings) -> Result<C> {
-    serde_json::from_value(Value::Object(settings.clone()))
-        .map_err(|error| StageError::new(format!("settings of kind `{kind}`: {error}")))
+    C::deserialize(settings).map_err(|error| StageError::new(format!("settings of kind `{kind}`: {error}")))
 }

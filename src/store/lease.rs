@@ -9,8 +9,8 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Store, StoreError, io};
@@ -53,18 +53,22 @@ pub fn host() -> String {
         .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
 }
 
-/// Where process numbers mean the same: host, boot and process namespace (containers of one host may share its name).
-fn place() -> String {
+/// Where process numbers mean the same: host, boot and process namespace (containers of one host may share its name). As
+/// it was when it was first asked for: a step asks a dozen times.
+static PLACE: LazyLock<String> = LazyLock::new(|| {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     format!("{}/{}/{}", host(), boot.trim(), namespace.display())
-}
+});
+
+/// Start time of this process.
+static OWN_START: LazyLock<Option<u64>> = LazyLock::new(|| started(std::process::id()));
 
 /// `place pid start number`: the start time tells a process from a later one of the same number.
 fn me() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("{} {} {} {number}", place(), std::process::id(), started(std::process::id()).unwrap_or(0))
+    format!("{} {} {} {number}", *PLACE, std::process::id(), OWN_START.unwrap_or(0))
 }
 
 /// A name that no other process on any host uses: for drafts that are renamed into their place. It tells its process, so
@@ -76,14 +80,14 @@ pub fn unique() -> String {
 }
 
 fn token_of_place() -> String {
-    blake3::hash(place().as_bytes()).to_hex()[..16].to_owned()
+    blake3::hash(PLACE.as_bytes()).to_hex()[..16].to_owned()
 }
 
 /// Does a name that ends in one of [`unique`]'s belong to a process of this host that is gone?
 pub(super) fn is_left_behind(name: &str) -> bool {
     let parts: Vec<&str> = name.rsplitn(4, '-').collect();
     let [_number, start, pid, rest] = parts[..] else { return false };
-    rest.ends_with(&token_of_place()) && is_gone(&format!("{} {pid} {start}", place()))
+    rest.ends_with(&token_of_place()) && is_gone(&format!("{} {pid} {start}", *PLACE))
 }
 
 /// Start time of a process of this host in clock ticks since boot; `None` when there is no such process.
@@ -98,8 +102,7 @@ pub(super) fn is_gone(owner: &str) -> bool {
     let [owner_place, pid, start, ..] = parts[..] else { return false };
     let (Ok(pid), Ok(start)) = (pid.parse(), start.parse::<u64>()) else { return false };
     // Where the system tells no start times nobody can be seen to be gone.
-    let can_tell = started(std::process::id()).is_some();
-    can_tell && owner_place == place() && started(pid) != Some(start)
+    OWN_START.is_some() && owner_place == *PLACE && started(pid) != Some(start)
 }
 
 impl Waiting {
@@ -255,7 +258,7 @@ mod tests {
     fn the_lease_of_a_dead_process_is_taken_over() {
         let (folder, store) = store();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
-        let owner = format!("{} {} {} 0", place(), child.id(), started(child.id()).expect("it lives"));
+        let owner = format!("{} {} {} 0", *PLACE, child.id(), started(child.id()).expect("it lives"));
         let path = folder.path().join("work/a-1.lease");
         std::fs::write(&path, &owner).expect("writes");
         let Claim::Busy(seen) = store.claim("a-1", None).expect("asks") else { panic!("its owner lives") };

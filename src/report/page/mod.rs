@@ -242,10 +242,10 @@ fn absent(plan: &Plan<'_>) -> String {
 
 /// The settings of the first point that has each stage, and the file itself.
 fn settings(experiment: &Experiment, source: &str) -> String {
-    let mut stages: BTreeMap<&String, &Node> = BTreeMap::new();
+    let mut stages: BTreeMap<&str, &Node> = BTreeMap::new();
     for point in &experiment.points {
         for (name, node) in &point.stages {
-            stages.entry(name).or_insert(node);
+            stages.entry(&**name).or_insert(node);
         }
     }
     let mut out = String::from(

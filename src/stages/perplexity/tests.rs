@@ -56,7 +56,7 @@ fn a_capped_perplexity_and_the_shares_of_classes_are_told() {
 fn the_baseline_of_the_later_original_has_bos_where_its_arms_have_none() {
     let mut upstream = Upstream::default();
     let settings = serde_json::json!({"inject": "full", "bos": false, "disabled": "zeroed"});
-    let kind = ("train_projector".to_owned(), settings.as_object().unwrap().clone());
+    let kind = ("train_projector", settings.as_object().unwrap().clone().into());
     upstream.stages.insert("projector".into(), kind);
     let normal = |inject: &str| {
         let fields = serde_json::json!({"text": "data:t", "packs": "stage:packs", "projector": "stage:p",
@@ -74,7 +74,7 @@ fn the_baseline_of_the_later_original_has_bos_where_its_arms_have_none() {
 fn none_drops_what_cannot_matter_and_inherits_the_rest() {
     let settings = serde_json::json!({"inject": "full", "bos": false, "lead_in": ":", "seed": 3});
     let mut upstream = Upstream::default();
-    let kind = ("train_projector".to_owned(), settings.as_object().unwrap().clone());
+    let kind = ("train_projector", settings.as_object().unwrap().clone().into());
     upstream.stages.insert("projector".into(), kind);
     let fields = serde_json::json!({"text": "data:t", "packs": "stage:packs", "projector": "stage:p",
         "pairing": "wrong_clip", "pairing_seed": 4});

@@ -63,7 +63,7 @@ impl World {
             serde_json::from_slice(&bytes(&self.folder.path().join(projector), "projector.json")).unwrap();
         let settings = trained.settings.as_object().unwrap().clone();
         let mut upstream = Upstream::default();
-        upstream.stages.insert("projector".into(), ("train_projector".into(), settings));
+        upstream.stages.insert("projector".into(), ("train_projector", settings.into()));
         let mut config = serde_json::from_value(fields).unwrap();
         Perplexity::normalise(&mut config, &upstream);
         let summary = Perplexity::run(&config, &self.inputs(Some(projector)), &Context::plain(&out, "cpu")).unwrap();
