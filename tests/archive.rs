@@ -99,6 +99,60 @@ fn an_exported_experiment_replays_from_another_store() {
     assert_eq!(there.json(&["run", "copied.toml", "--store", "store"])["executed"], 3);
 }
 
+/// An experiment above another, with a profile: what the archive holds is all of it in one file.
+#[test]
+fn who_gets_an_archive_runs_the_same_experiment_from_it() {
+    let here = copied();
+    let above = "#:schema ../schema.json\n# Which ending\n# is it?\n\nextends = \"copied.toml\"\nname = \"above\"\n\
+        [run]\njobs = 2\n[profiles.more.axes.ending]\nvalues = [\"z\", \"a\", \"m\"]\n\
+        [axes.form.values]\nz = { \"last.after\" = \"stage:copy\" }\na = { \"last.after\" = \"stage:copy\", \"copy.version\" = \"é\\n\" }\n\
+        [tables.t]\nvalue = \"last.characters\"\nrows = [\"form\", \"ending\"]\n\
+        [tables.t.published.p]\nwhere = { ending = \"z\" }\nvalue = 1e-3\n";
+    here.write("above.toml", above);
+    let options = ["--profile", "more", "--set", "copy.version=v3", "--set", "axes.ending.values=[\"z\", \"b\"]"];
+    here.ok(&[&["run", "above.toml"], &options[..]].concat());
+    let shown = |folder: &Folder, arguments: &[&str]| folder.json(&[&["results"], arguments].concat());
+    let points = shown(&here, &[&["above.toml"], &options[..]].concat());
+    let table = here.ok(&[&["table", "above.toml"], &options[..]].concat());
+    // An edit that changes no run: the archive has the file as it ran last.
+    here.write("above.toml", &above.replace("is it?", "shall it be?"));
+    here.ok(&[&["run", "above.toml"], &options[..]].concat());
+    here.ok(&["export", "above"]);
+
+    let there = Folder::new();
+    there.write("words.txt", "words from outside\n");
+    std::fs::copy(here.path().join("above.zip"), there.path().join("above.zip")).expect("copies");
+    let said = there.ok(&["import", "above.zip", "--store", "store"]);
+    let file = "store/runs/by-name/above/experiment.toml";
+    assert!(said.contains(&format!("replay with: soctok run {file} --store store")), "{said}");
+    let written = std::fs::read_to_string(there.path().join(file)).expect("reads");
+    assert!(written.starts_with("# Which ending\n# shall it be?\n\nname = \"above\"\nprotocol = "), "{written}");
+    assert!(!written.contains("extends") && !written.contains("jobs"), "{written}");
+    let plan = there.json(&["plan", file, "--store", "store"]);
+    let steps = plan["steps"].as_array().expect("a list");
+    assert!(!steps.is_empty() && steps.iter().all(|step| step["state"] == "done"), "{plan}");
+    assert!(there.ok(&["plan", file, "--store", "store"]).contains("0 to run"));
+    let again = shown(&there, &[file, "--store", "store"]);
+    let runs = |points: &Value| {
+        let each = points.as_array().expect("a list").iter();
+        each.map(|point| (point["coordinates"].clone(), point["run"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(&points), runs(&again), "the same points in the same order");
+    assert_eq!(table, there.ok(&["table", file, "--store", "store"]));
+    // The file that was run from there is itself.
+    assert_eq!(there.json(&["run", file, "--store", "store"])["executed"], 0);
+    assert_eq!(std::fs::read_to_string(there.path().join(file)).expect("reads"), written);
+    let texts = std::fs::read_dir(there.path().join("store/runs/experiments")).expect("reads").count();
+    assert_eq!(texts, 2, "the file before the edit made the runs, the one after it ran last");
+    // Under a name that is taken the file lies by its digest.
+    there.write("copied.toml", &COPIED.replace("name = \"copied\"", "name = \"above\""));
+    there.ok(&["run", "copied.toml", "--store", "taken"]);
+    let facts = there.json(&["import", "above.zip", "--store", "taken"]);
+    let file = facts["experiments"]["above"].as_str().expect("a path");
+    assert!(file.starts_with("taken/runs/experiments/") && there.path().join(file).is_file(), "{file}");
+    assert_eq!(there.json(&["run", file, "--store", "taken"])["executed"], 0);
+}
+
 #[test]
 fn one_run_exports_alone_with_what_it_was_made_of() {
     let here = copied();
@@ -166,8 +220,15 @@ fn an_archive_that_was_changed_leaves_nothing_in_the_store() {
     refused("no plain file below the archive");
     changed(&good, &bad, edit("archive.json", "\"copied/ending=end\"", "\"../../escaped\""));
     refused("names what it does not hold");
-    changed(&good, &bad, edit("archive.json", "\"format\": 1", "\"format\": 2"));
-    refused("format 2");
+    changed(&good, &bad, edit("archive.json", "\"format\": 2", "\"format\": 3"));
+    refused("format 3");
+    changed(&good, &bad, |name, bytes| {
+        let bytes = if name.starts_with("experiments/") { [&bytes[..], b"# more\n"].concat() } else { bytes };
+        Some((name.to_owned(), bytes))
+    });
+    refused("is missing or has other bytes");
+    changed(&good, &bad, |name, bytes| (!name.starts_with("experiments/")).then(|| (name.to_owned(), bytes)));
+    refused("is missing or has other bytes");
     let whole = std::fs::read(&good).expect("reads");
     std::fs::write(&bad, &whole[..whole.len() / 2]).expect("writes");
     let output = folder.soctok(&["import", "bad.zip", "--store", "other"]);

@@ -1,7 +1,8 @@
 //! `rsa` and `odd_one_out` as stages, and the comparison `rsa` over their artifacts, on vectors and judgments whose
-//! answers are known. Through the library; `tests/pipeline.rs` drives the binary.
+//! answers are known; and that comparisons of every kind write the figures that they declare. Through the library;
+//! `tests/pipeline.rs` drives the binary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -289,6 +290,90 @@ fn conditions_are_compared_on_shared_permutations_and_draws() {
     let sides = json!({ "minuend": { "inject": "global" }, "subtrahend": { "inject": "none" } });
     let error = compare(&world, "spearman", sides, &arms).expect_err("other judgments").to_string();
     assert!(error.contains("other judgments"), "{error}");
+}
+
+/// Scores of ten clips of two words that are `bits` each; with the tokens of wrong clips if `wrong`.
+fn scored(world: &World, to: &str, bits: f64, wrong: bool) -> PathBuf {
+    let folder = world.path(to);
+    let header = "clip_id,group,utterance,target,word,token,piece,class,nll\n";
+    let line = |clip: usize, word: usize| {
+        let nll = (bits + 0.1 * ((clip + word) % 3) as f64) * std::f64::consts::LN_2;
+        format!("{},g{clip},0,{word},{word},7,x,content,{nll}\n", name(clip))
+    };
+    let lines: String = (0..20).map(|place| line(place / 2, place % 2)).collect();
+    std::fs::write(folder.join("targets.csv"), format!("{header}{lines}")).expect("writes");
+    if wrong {
+        std::fs::write(folder.join("pairing.csv"), "clip_id,vectors_of\nc00,c01\n").expect("writes");
+    }
+    folder
+}
+
+/// What is compared, and settings that together make a kind write all that it can.
+fn everything(world: &World, kind: &str) -> (&'static str, Vec<Value>, Vec<Arm>) {
+    let mut arms = Vec::new();
+    let mut add = |inject: &str, seed: &str, ablation: &str, artifact: PathBuf| {
+        let coordinates = [("inject", inject), ("seed", seed), ("ablation", ablation)];
+        let coordinates = coordinates.iter().map(|(axis, label)| ((*axis).to_owned(), (*label).to_owned())).collect();
+        arms.push(Arm { coordinates, artifact });
+    };
+    match kind {
+        "scores" => {
+            for (seed, more) in [("0", 0.0), ("1", 0.05)] {
+                add("none", seed, "base", scored(world, &format!("none {seed}"), 3.0, false));
+                for (ablation, bits) in [("base", 1.0 + more), ("constant", 2.0), ("wrong", 9.0)] {
+                    let artifact = scored(world, &format!("{ablation} {seed}"), bits, ablation == "wrong");
+                    add("full", seed, ablation, artifact);
+                }
+            }
+            let information = json!({ "asks": "information", "minuend": { "ablation": "constant" },
+                "subtrahend": { "inject": "full", "ablation": "base" }, "beside": { "inject": "none" },
+                "wrong": { "ablation": "wrong" }, "margin": 0.1, "replicates": 100, "pair_by": ["seed"] });
+            let dependence = json!({ "asks": "dependence", "minuend": { "ablation": "wrong" }, "replicates": 100,
+                "subtrahend": { "inject": "full", "ablation": "base" }, "pair_by": ["seed"] });
+            ("nll", vec![information, dependence], arms)
+        }
+        "rsa" => {
+            world.judge();
+            for (inject, share) in [("none", 0.4), ("full", 0.8)] {
+                for (seed, noise) in [("0", 6), ("1", 7)] {
+                    let embeddings = world.embed(&format!("e {inject} {seed}"), noise, [0.0, 0.1, share]);
+                    let rsa = world.rsa(&format!("r {inject} {seed}"), few(json!({})), &embeddings).expect("runs");
+                    add(inject, seed, "base", rsa.1);
+                }
+            }
+            let differences = json!({ "minuend": { "inject": "full" }, "subtrahend": { "inject": "none" } });
+            ("spearman", vec![few_draws(json!({})), few_draws(differences)], arms)
+        }
+        other => panic!("comparisons of kind `{other}` declare figures: make one here that writes them all"),
+    }
+}
+
+fn few_draws(mut settings: Value) -> Value {
+    for (field, value) in [("permutations", 100), ("replicates", 100), ("cv_draws", 100)] {
+        settings[field] = value.into();
+    }
+    settings
+}
+
+/// Files that name a figure which is not declared are refused before anything runs, and a declared one that is never
+/// written would be found missing after everything has.
+#[test]
+fn the_figures_that_comparisons_declare_are_those_that_they_write() {
+    for kind in comparisons::kinds() {
+        let world = World::new();
+        let (column, settings, arms) = everything(&world, kind.name);
+        let context = Context::plain(&world.path("comparison"), "cpu");
+        let mut written = BTreeSet::new();
+        for settings in settings {
+            let settings = settings.as_object().expect("a table");
+            for row in kind.run(settings, column, &arms, &context).expect("compares") {
+                written.extend(row.figures.into_iter().map(|(name, _)| name));
+            }
+        }
+        let declared: BTreeSet<String> = kind.figures.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(declared.len(), kind.figures.len(), "`{}` declares one twice", kind.name);
+        assert_eq!(written, declared, "figures of comparisons of kind `{}`", kind.name);
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn a_second_run_executes_nothing() {
     let mut names: Vec<String> =
         runs.map(|entry| entry.expect("reads").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    assert_eq!(names, ["ending=three", "ending=two"]);
+    assert_eq!(names, ["ending=three", "ending=two", "experiment.toml"]);
     let note = folder.path().join("soctok-store/runs/by-name/notes/ending=three/results.json");
     let results: serde_json::Value = serde_json::from_slice(&std::fs::read(note).expect("reads")).expect("is JSON");
     assert_eq!(results["stages"]["second"]["figures"]["characters"], 10);

@@ -88,6 +88,35 @@ fn a_table_that_cannot_be_made_keeps_no_other_from_being_shown() {
     }
     let output = folder.soctok(&["run", "seeds.toml"]);
     assert!(support::text(&output.stderr).contains("0 steps run"), "what ran stands");
+    // The page has the table between them too, and says what is wrong in the place of the others.
+    let output = folder.soctok(&["report", "seeds.toml", "-o", "page.html", "--json"]);
+    let told = support::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let facts: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&facts["tables"], &facts["plots"]), (&1.into(), &0.into()));
+    let page = std::fs::read_to_string(folder.path().join("page.html")).expect("is written");
+    assert!(page.contains("6.000 ± 2.000") && page.contains("<td>beside</td>"), "{page}");
+    for figure in ["charcters", "words"] {
+        assert_eq!(told.matches(&format!("has no figure `{figure}`")).count(), 1, "{told}");
+        assert!(page.contains(&format!("has no figure <code>{figure}</code>")), "{page}");
+    }
+    // Published values of a table that can be made are compared whatever the others are.
+    let published = "[tables.words.published.one]\nwhere = { way = \"drawn\" }\nvalue = 1\ntolerance = 1\n";
+    folder.write(
+        "seeds.toml",
+        &format!("{text}{}{published}", wrong("words")).replace("source", "tolerance = 1\nsource"),
+    );
+    for command in [&["reproduce", "seeds.toml"][..], &["reproduce", "seeds.toml", "--check"]] {
+        let output = folder.soctok(&[command, &["--json"]].concat());
+        let told = support::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let facts: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((&facts["in"], &facts["missing"]), (&1.into(), &1.into()), "{facts}");
+        let reason = facts["checks"][1]["reason"].as_str().expect("text");
+        assert!(reason.contains("has no figure `words`"), "{reason}");
+        assert!(told.contains("error: table `words`: `last` has no figure `words`"), "{told}");
+        assert!(!told.contains("charcters"), "a table without published values is not asked for: {told}");
+    }
 }
 
 #[test]

@@ -56,13 +56,31 @@ fn an_edited_artifact_is_found_and_made_again() {
 #[test]
 fn what_no_experiment_reaches_is_listed_first_and_removed_when_asked() {
     let folder = ran();
+    // Runs under another name, and ones under the same name that its links lead away from.
+    folder.write("other.toml", &NOTES.replace("name = \"notes\"", "name = \"other\"").replace("\"one\"", "\"eins\""));
+    folder.ok(&["run", "other.toml"]);
     folder.ok(&["run", "notes.toml", "--set", "first.text=uno"]);
     let listed = folder.ok(&["gc", "notes.toml"]);
-    assert!(listed.contains("3 artifacts are reached by none of these experiments"), "{listed}");
-    assert!(folder.ok(&["gc", "notes.toml", "--delete"]).contains("3 artifacts removed"));
-    assert!(folder.ok(&["gc", "notes.toml"]).contains("0 artifacts"));
+    let rest = "4 runs, 4 links and 2 experiment files";
+    assert!(listed.contains("6 artifacts are reached by none of these experiments"), "{listed}");
+    assert!(listed.contains(&format!("with them go {rest};")), "{listed}");
+    let runs = folder.path().join("soctok-store/runs");
+    let count = |path: &std::path::Path| std::fs::read_dir(path).expect("reads").count();
+    assert_eq!((count(&runs), count(&runs.join("experiments"))), (6 + 2, 3), "nothing goes before it is asked for");
+    let removed = folder.ok(&["gc", "notes.toml", "--delete"]);
+    assert!(removed.contains("6 artifacts removed") && removed.contains(rest), "{removed}");
+    assert_eq!((count(&runs), count(&runs.join("experiments"))), (2 + 2, 1));
+    assert_eq!(count(&runs.join("by-name")), 0, "no link is left that leads to none");
+    let none = "0 artifacts are reached by none of these experiments, 0.0 MB; with them go 0 runs, 0 links and 0 ";
+    let listed = folder.ok(&["gc", "notes.toml"]);
+    assert!(listed.contains(none), "{listed}");
     let again: Value = folder.json(&["run", "notes.toml"]);
     assert_eq!(again["executed"], 0, "what the experiment reaches was kept");
+    assert_eq!(count(&runs.join("by-name/notes")), 3, "two links to runs and one to the experiment file");
+    // A run that the experiment reaches stays, whatever became of its artifacts.
+    let step = folder.json(&["plan", "notes.toml"])["steps"][0]["step"].as_str().expect("a name").to_owned();
+    std::fs::remove_dir_all(folder.path().join("soctok-store/steps").join(step)).expect("removes");
+    assert!(folder.ok(&["gc", "notes.toml", "--delete"]).contains("with them 0 runs"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, diff};
 use crate::execute::archive::{self, Contents, Imported, Selection};
+use crate::execute::files;
 use crate::store::hub::LOCK_FILE;
 use crate::store::{Store, read_json};
 
@@ -92,6 +93,7 @@ pub fn import(store: &Store, path: &Path, json: bool, out: &mut dyn Write) -> Re
         let facts = json!({
             "runs": contents.runs, "steps": contents.steps,
             "new_runs": imported.runs, "new_steps": imported.steps,
+            "experiments": experiments(store, &contents),
         });
         writeln!(out, "{facts:#}")?;
     } else {
@@ -113,10 +115,24 @@ fn report(store: &Store, contents: &Contents, imported: Imported, out: &mut dyn 
         contents.steps.len(),
         imported.steps,
     )?;
-    if let Some(run) = contents.runs.first() {
+    let experiments = experiments(store, contents);
+    for file in experiments.values() {
+        writeln!(out, "replay with: soctok run {} --store {root}", file.display())?;
+    }
+    // An archive of one that kept no experiment files.
+    if let Some(run) = contents.runs.first().filter(|_| experiments.is_empty()) {
         writeln!(out, "replay with: soctok run {root}/runs/{run}/experiment.toml --store {root}")?;
     }
     Ok(())
+}
+
+/// Experiment → its file in the store: by its name, or by its digest where another stands under the name.
+fn experiments(store: &Store, contents: &Contents) -> BTreeMap<String, PathBuf> {
+    let file = |(name, digest): (&String, &String)| {
+        let is_last = files::last(store, name).as_ref() == Some(digest);
+        (name.clone(), if is_last { files::link(store, name) } else { files::path(store, digest) })
+    };
+    contents.experiments.iter().map(file).collect()
 }
 
 /// The commits of hub models belong to the working folder: written there if it has none, left alone otherwise.

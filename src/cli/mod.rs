@@ -549,6 +549,13 @@ fn say(text: &dyn std::fmt::Display) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
+/// Fails with the last of `broken` when there is one; the others are said here.
+fn told<E: Into<Failure> + std::fmt::Display>(mut broken: Vec<E>) -> Result<(), Failure> {
+    let Some(last) = broken.pop() else { return Ok(()) };
+    broken.iter().for_each(|error| say(&format!("error: {error}")));
+    Err(last.into())
+}
+
 /// The store that the experiment names.
 fn store(experiment: &Experiment) -> Store {
     Store::open(experiment.run.store.clone())

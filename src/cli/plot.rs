@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, store};
+use super::{Failure, store, told};
 use crate::experiment::Experiment;
 use crate::plan::{self, Reading};
 use crate::report::plot::{Figure, figures};
@@ -22,7 +22,10 @@ pub fn run(
 ) -> Result<(), Failure> {
     let store = store(experiment);
     let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(u64::MAX))?;
-    let found = figures(experiment, &plan, &store)?;
+    let (found, broken) = figures(experiment, &plan, &store);
+    if found.is_empty() && !broken.is_empty() {
+        return told(broken);
+    }
     if found.is_empty() {
         return Err(Failure::Usage(format!(
             "nothing of `{}` has run that can be plotted\nhint: `soctok run {}`",
@@ -32,6 +35,7 @@ pub fn run(
     }
     let known: Vec<&str> = found.iter().map(|figure| figure.name.as_str()).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        told(broken)?;
         let text = format!("no plot `{unknown}`\nhint: there are {}", known.join(", "));
         return Err(Failure::Usage(text));
     }
@@ -55,7 +59,8 @@ pub fn run(
     if json {
         writeln!(out, "{:#}", json!({ "experiment": experiment.name, "plots": facts }))?;
     }
-    Ok(())
+    out.flush()?;
+    told(broken)
 }
 
 /// A file that was asked for and cannot be written.

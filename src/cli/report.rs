@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, plot::unwritable, store};
+use super::{Failure, plot::unwritable, store, told};
 use crate::experiment::Experiment;
 use crate::plan::{self, Reading};
 use crate::report::page;
 use crate::stages::Kind;
 
-/// Writes the page to `file` and prints where.
+/// Writes the page to `file` and prints where. A table or plot that cannot be made keeps no other from being in it.
 pub fn run(
     experiment: &Experiment,
     kinds: &[Kind],
@@ -34,5 +34,6 @@ pub fn run(
     } else {
         writeln!(out, "{}", file.display())?;
     }
-    Ok(())
+    out.flush()?;
+    told(page.broken)
 }

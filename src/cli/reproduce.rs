@@ -31,18 +31,17 @@ pub fn run(
         )));
     }
     // A failed step leaves cells missing; the others are still compared.
-    let ran = match check {
-        true => Ok(()),
-        false => run::run(experiment, kinds, &[], false, &mut std::io::sink()),
-    };
-    let failed = match ran {
-        Ok(()) => None,
-        Err(Failure::Steps(text)) => Some(text),
-        Err(other) => return Err(other),
+    let failed = match check {
+        true => None,
+        false => {
+            let ran = run::execute(experiment, kinds, &[])?;
+            ran.tell();
+            ran.failed().err()
+        }
     };
     let store = store(experiment);
     let plan = plan::plan(experiment, kinds, &store, Reading::AtMost(u64::MAX))?;
-    let found = checks(experiment, &plan, &mut Figures::new(&store))?;
+    let (found, broken) = checks(experiment, &plan, &mut Figures::new(&store));
     let count = |verdict| found.iter().filter(|check| check.verdict == verdict).count();
     let (within, out_of, missing, beside) =
         (count(Verdict::In), count(Verdict::Out), count(Verdict::Missing), count(Verdict::Beside));
@@ -50,16 +49,22 @@ pub fn run(
         Format::Json => writeln!(out, "{:#}", facts(experiment, &found, (within, out_of, missing, beside)))?,
         _ => grid(experiment, &found).write(format, out)?,
     }
+    // What could be compared stands before what is wrong with the rest.
+    out.flush()?;
+    broken.iter().for_each(|error| super::say(&format!("error: {error}")));
     let sentence = format!("{within} in, {out_of} out, {missing} missing, {beside} without a tolerance");
     if out_of > 0 {
         return Err(Failure::Differs(sentence));
+    }
+    if !broken.is_empty() {
+        return Err(Failure::Steps(format!("{sentence}\nhint: mend in the file what is wrong above")));
     }
     if missing > 0 {
         let hint = if check { "`soctok reproduce` without `--check` runs what is missing" } else { "see above why" };
         return Err(Failure::Steps(format!("{sentence}\nhint: {hint}")));
     }
-    if let Some(text) = failed {
-        return Err(Failure::Steps(format!("{sentence}, but {text}")));
+    if let Some(failed) = failed {
+        return Err(Failure::Steps(format!("{sentence}, but {failed}")));
     }
     super::say(&sentence);
     Ok(())

@@ -18,14 +18,18 @@ use crate::report::{self, render::Format, table::Figures};
 use crate::stages::{Kind, Served};
 use crate::store::{Store, StoreError};
 
-/// See the module.
-pub fn run(
-    experiment: &Experiment,
-    kinds: &[Kind],
-    only: &[String],
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
+/// What came of running what was not done.
+pub struct Ran<'e> {
+    store: Store,
+    plan: Plan<'e>,
+    outcome: Outcome,
+    /// Runs of which every step is done.
+    complete: usize,
+    seconds: f64,
+}
+
+/// Runs what is not done and keeps the runs; nothing is shown of their figures.
+pub fn execute<'e>(experiment: &'e Experiment, kinds: &'e [Kind], only: &[String]) -> Result<Ran<'e>, Failure> {
     let started = Instant::now();
     device::parse(&experiment.run.device).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = store(experiment);
@@ -75,11 +79,24 @@ pub fn run(
         forecast.pace.save();
     }
     let complete = runs::write(experiment, &plan, &store)?;
+    Ok(Ran { store, plan, outcome, complete, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// See the module.
+pub fn run(
+    experiment: &Experiment,
+    kinds: &[Kind],
+    only: &[String],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let ran = execute(experiment, kinds, only)?;
+    let Ran { store, plan, outcome, .. } = &ran;
     // A table that cannot be made is told when all else is: what was run stands.
     let mut shown = Ok(());
     if json {
-        let points = results::as_json(&plan, &store)?;
-        let verdicts: Map<String, Value> = report::table::verdicts(experiment, &plan, &mut Figures::new(&store))?
+        let points = results::as_json(plan, store)?;
+        let verdicts: Map<String, Value> = report::table::verdicts(experiment, plan, &mut Figures::new(store))?
             .into_iter()
             .map(|(name, text)| (name, text.into()))
             .collect();
@@ -95,38 +112,50 @@ pub fn run(
         });
         writeln!(out, "{facts:#}")?;
     } else if experiment.tables.is_empty() {
-        results::grid(experiment, &plan, &store)?.write(Format::Text, out)?;
-        table::verdicts(experiment, &plan, &mut Figures::new(&store), Format::Text, out)?;
+        results::grid(experiment, plan, store)?.write(Format::Text, out)?;
+        table::verdicts(experiment, plan, &mut Figures::new(store), Format::Text, out)?;
     } else {
-        shown = match table::write(experiment, &plan, &store, &[], Format::Text, out) {
+        shown = match table::write(experiment, plan, store, &[], Format::Text, out) {
             Err(Failure::Output(error)) => return Err(error.into()),
             other => other,
         };
     }
-    super::say(&format!(
-        "{} run, {} found by their inputs, {} done elsewhere; {} under {} in {:.1} s",
-        plural(outcome.executed, "step"),
-        outcome.cut_off,
-        outcome.elsewhere,
-        plural(complete, "run"),
-        store.root().join("runs").display(),
-        started.elapsed().as_secs_f64(),
-    ));
-    let Served { loads, reuses } = outcome.served;
-    if reuses.0 > 0 {
-        super::say(&format!(
-            "{} loaded in {:.1} s, used again {}: {:.1} s of loading saved",
-            plural(loads.0, "model"),
-            loads.1,
-            plural(reuses.0, "time"),
-            reuses.1,
-        ));
-    }
-    let failed = failure(&outcome);
+    ran.tell();
+    let failed = ran.failed();
     if let (Err(table), Err(_)) = (&shown, &failed) {
         super::say(&format!("error: {table}"));
     }
     failed.and(shown)
+}
+
+impl Ran<'_> {
+    /// Says how much was run and what was saved.
+    pub fn tell(&self) {
+        let Self { store, outcome, complete, seconds, .. } = self;
+        super::say(&format!(
+            "{} run, {} found by their inputs, {} done elsewhere; {} under {} in {seconds:.1} s",
+            plural(outcome.executed, "step"),
+            outcome.cut_off,
+            outcome.elsewhere,
+            plural(*complete, "run"),
+            store.root().join("runs").display(),
+        ));
+        let Served { loads, reuses } = outcome.served;
+        if reuses.0 > 0 {
+            super::say(&format!(
+                "{} loaded in {:.1} s, used again {}: {:.1} s of loading saved",
+                plural(loads.0, "model"),
+                loads.1,
+                plural(reuses.0, "time"),
+                reuses.1,
+            ));
+        }
+    }
+
+    /// Whether it ended before all was done.
+    pub fn failed(&self) -> Result<(), Failure> {
+        failure(&self.outcome)
+    }
 }
 
 /// Whether the run ended before all was done.

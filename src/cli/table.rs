@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, store};
+use super::{Failure, store, told};
 use crate::experiment::Experiment;
 use crate::plan::{self, Plan, Reading};
 use crate::report::render::{Format, latex_escaped};
@@ -61,13 +61,7 @@ pub fn write(
     }
     // What could be made stands before what is wrong with the rest.
     out.flush()?;
-    match broken.pop() {
-        None => Ok(()),
-        Some(last) => {
-            broken.iter().for_each(|error| super::say(&format!("error: {error}")));
-            Err(last.into())
-        }
-    }
+    told(broken)
 }
 
 /// Writes what every comparison says, in words; CSV has no place for words.

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, interrupt};
+use super::{Failure, interrupt, plural};
 use crate::execute::StepError;
+use crate::execute::leftovers::Leftovers;
 use crate::execute::rerun::{self, Difference, Place, Rerun};
 use crate::experiment::Experiment;
 use crate::models::device;
@@ -165,7 +166,7 @@ pub fn profiles(file: &Path) -> Vec<Option<String>> {
     std::iter::once(None).chain(names.into_iter().flat_map(toml::Table::keys).cloned().map(Some)).collect()
 }
 
-/// Lists (or with `delete` removes) the artifacts that none of the experiments reaches.
+/// Lists (or with `delete` removes) the artifacts that none of the experiments reaches, and what is left of their runs.
 pub fn collect(
     store: &Store,
     experiments: &[Experiment],
@@ -173,30 +174,42 @@ pub fn collect(
     delete: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let mut reached = BTreeSet::new();
+    let (mut reached, mut runs) = (BTreeSet::new(), BTreeSet::new());
     for experiment in experiments {
         let plan = plan::plan(experiment, kinds, store, Reading::Everything)?;
         reached.extend(plan.steps.iter().map(crate::plan::Step::name));
+        runs.extend(plan.points.iter().filter_map(|point| point.run.clone()));
     }
     let aliases: Vec<String> = reached.iter().filter_map(|name| store.alias_of(name)).collect();
     reached.extend(aliases);
     let held: BTreeSet<String> = store.under_way()?.into_iter().map(|step| step.name).collect();
-    let (mut count, mut total) = (0, 0);
-    for name in store.steps()?.into_iter().filter(|name| !reached.contains(name) && !held.contains(name)) {
-        let bytes = store.size(&name)?;
-        (count, total) = (count + 1, total + bytes);
+    let steps = store.steps()?.into_iter();
+    let removed: BTreeSet<String> = steps.filter(|name| !reached.contains(name) && !held.contains(name)).collect();
+    let leftovers = Leftovers::find(store, &removed, &runs)?;
+    let mut total = 0;
+    for name in &removed {
+        let bytes = store.size(name)?;
+        total += bytes;
         writeln!(out, "{:>10.1} MB  {name}", bytes as f64 / 1e6)?;
-        if delete {
-            store.remove(&name)?;
-        }
     }
-    let megabytes = total as f64 / 1e6;
     if delete {
-        writeln!(out, "{count} artifacts removed, {megabytes:.1} MB")?;
+        leftovers.remove(store)?;
+        removed.iter().try_for_each(|name| store.remove(name))?;
+    }
+    let (count, megabytes) = (removed.len(), total as f64 / 1e6);
+    let rest = format!(
+        "{}, {} and {}",
+        plural(leftovers.runs.len(), "run"),
+        plural(leftovers.links.len(), "link"),
+        plural(leftovers.files.len(), "experiment file"),
+    );
+    if delete {
+        writeln!(out, "{count} artifacts removed, {megabytes:.1} MB; with them {rest}")?;
     } else {
         writeln!(
             out,
-            "{count} artifacts are reached by none of these experiments, {megabytes:.1} MB; `--delete` removes them"
+            "{count} artifacts are reached by none of these experiments, {megabytes:.1} MB; with them go {rest}; \
+             `--delete` removes them"
         )?;
     }
     Ok(())

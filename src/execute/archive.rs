@@ -4,14 +4,15 @@
 //! README.md                   what it holds and how to replay it
 //! archive.json                format, runs, links for people, steps, links of the early cut-off
 //! inputs.json                 external inputs: reference, path, digest, files with their digests
+//! experiments/<digest>.toml   experiment files that made the runs
 //! soctok.lock                 the commits of hub models, when the working folder has it
 //! runs/<run hash>/…           experiment.toml, results.json, provenance.json
 //! comparisons/<experiment>    comparison → artifact
 //! steps/<kind>-<key>/…        artifacts (with `--no-artifacts` their records and figures only)
 //! ```
 //!
-//! What comes in is not trusted: names must stay below their folder, every output must have the bytes of its record and
-//! every record the key of its identity before anything of it stands in the store.
+//! What comes in is not trusted: names must stay below their folder, every output must have the bytes of its record, every
+//! experiment file those of its digest and every record the key of its identity before anything of it stands in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,12 +23,13 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::files;
 use crate::plan::key;
 use crate::store::digest::files_below;
 use crate::store::{StepRecord, Store, StoreError, io, lease, output_digest, read_json, step_name, sync};
 
-/// Raised when archives are laid out in another way.
-const FORMAT: u32 = 1;
+/// Raised when archives are laid out in another way. Those of format 1 have no experiment files and are read too.
+const FORMAT: u32 = 2;
 /// Files that are kept of a step without its artifact.
 const RECORDS: [&str; 2] = ["step.json", "summary.json"];
 
@@ -61,10 +63,23 @@ pub struct Contents {
     pub links: BTreeMap<String, String>,
     /// Experiments whose comparisons it holds.
     comparisons: Vec<String>,
+    /// Experiment → digest of its file.
+    #[serde(default)]
+    pub experiments: BTreeMap<String, String>,
+    /// Digests of further experiment files: what was run under these names before.
+    #[serde(default)]
+    files: BTreeSet<String>,
     /// Artifacts.
     pub steps: Vec<String>,
     /// Steps whose outputs are those of another → that other.
     aliases: BTreeMap<String, String>,
+}
+
+impl Contents {
+    /// Digests of all experiment files.
+    fn files(&self) -> BTreeSet<&String> {
+        self.experiments.values().chain(&self.files).collect()
+    }
 }
 
 /// What to put into an archive.
@@ -126,19 +141,30 @@ fn contents(store: &Store, selection: &Selection, artifacts: bool) -> Result<Con
         }
         Ok(())
     };
+    let (mut experiments, mut files) = (BTreeMap::new(), BTreeSet::new());
     for run in &selection.runs {
         let results: serde_json::Value = read_json(&store.root().join("runs").join(run).join("results.json"))?;
+        let file = results["experiment_file"].as_str().filter(|digest| files::path(store, digest).is_file());
+        if let (Some(name), Some(digest)) = (results["experiment"].as_str(), file) {
+            experiments.insert(name.to_owned(), digest.to_owned());
+            files.insert(digest.to_owned());
+        }
         for stage in results["stages"].as_object().into_iter().flat_map(|stages| stages.values()) {
             add(stage["artifact"].as_str().unwrap_or_default())?;
         }
     }
     let mut compared = Vec::new();
     for experiment in &selection.experiments {
+        let last = files::last(store, experiment).filter(|digest| files::path(store, digest).is_file());
+        experiments.extend(last.map(|digest| (experiment.clone(), digest)));
         if let Some(comparisons) = comparisons(store, experiment)? {
             comparisons.values().try_for_each(|artifact| add(artifact))?;
             compared.push(experiment.clone());
         }
     }
+    experiments.values().for_each(|digest| {
+        files.remove(digest);
+    });
     Ok(Contents {
         format: FORMAT,
         soctok: env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,6 +172,8 @@ fn contents(store: &Store, selection: &Selection, artifacts: bool) -> Result<Con
         runs: selection.runs.iter().cloned().collect(),
         links: selection.links.clone(),
         comparisons: compared,
+        experiments,
+        files,
         steps: steps.into_iter().collect(),
         aliases,
     })
@@ -166,6 +194,9 @@ fn pack(store: &Store, contents: &Contents, lock: Option<&Path>, file: File, pat
     packer.json("inputs.json", &inputs)?;
     if let Some(lock) = lock {
         packer.file("soctok.lock", lock)?;
+    }
+    for digest in contents.files() {
+        packer.file(&format!("experiments/{digest}.toml"), &files::path(store, digest))?;
     }
     for run in &contents.runs {
         let folder = store.root().join("runs").join(run);
@@ -254,6 +285,9 @@ fn readme(contents: &Contents, inputs: &BTreeMap<String, Vec<ExternalInput>>, pa
     );
     if contents.artifacts {
         text.push_str(&format!("Replay:\n\n    soctok import {name} --store STORE\n    soctok verify --store STORE\n"));
+        for experiment in contents.experiments.keys() {
+            text.push_str(&format!("    soctok run STORE/runs/by-name/{experiment}/{} --store STORE\n", files::LINK));
+        }
         for run in contents.runs.iter().take(10) {
             text.push_str(&format!("    soctok run STORE/runs/{run}/experiment.toml --store STORE\n"));
         }
@@ -261,11 +295,21 @@ fn readme(contents: &Contents, inputs: &BTreeMap<String, Vec<ExternalInput>>, pa
             text.push_str("    … and the others of `runs/`\n");
         }
         text.push_str(
-            "\nSteps are known by their settings and the bytes of their inputs, so nothing runs again that came along. The \
-             experiment file that made the runs finds them in this store too.\n",
+            "\nSteps are known by their settings and the bytes of their inputs, so nothing runs again that came along.\n",
         );
+        if contents.experiments.is_empty() {
+            text.push_str("The experiment file that made the runs finds them in this store too.\n");
+        }
     } else {
         text.push_str("It holds records only (`--no-artifacts`): unpack it to read them; it cannot be replayed.\n");
+    }
+    if !contents.experiments.is_empty() {
+        text.push_str(
+            "\n## Experiments\n\nAs one file each: what it extended, the profile, the environment and `--set` are written into it.\n\n",
+        );
+    }
+    for (name, digest) in &contents.experiments {
+        text.push_str(&format!("- `{name}`: `experiments/{digest}.toml`\n"));
     }
     text.push_str("\n## From outside\n\n");
     if inputs.is_empty() {
@@ -327,6 +371,16 @@ pub fn import(store: &Store, path: &Path) -> Result<(Contents, Imported, Option<
     sync(&store.root().join("steps"))?;
     for input in inputs.values().flatten().filter(|input| is_hex(&input.digest) && !input.files.is_empty()) {
         store.keep_listing(&input.digest, &input.files)?;
+    }
+    let arrived_file = |digest: &String| {
+        let file = staging.0.join("experiments").join(format!("{digest}.toml"));
+        std::fs::read_to_string(&file).map_err(io(&file))
+    };
+    for digest in contents.files() {
+        files::keep(store, &arrived_file(digest)?)?;
+    }
+    for (name, digest) in contents.experiments.iter().filter(|(name, _)| files::last(store, name).is_none()) {
+        files::lead(store, name, digest)?;
     }
     imported.runs = runs(store, &staging.0, &contents)?;
     let lock = std::fs::read_to_string(staging.0.join("soctok.lock")).ok();
@@ -394,8 +448,8 @@ fn checked(arrived: &Store, path: &Path) -> Result<Contents, ArchiveError> {
     let contents: Contents = read_json(&arrived.root().join("archive.json")).map_err(|error| {
         invalid(format!("no list of contents: {error}"), "give an archive that `soctok export` wrote")
     })?;
-    if contents.format != FORMAT {
-        let reason = format!("it has format {}, this soctok reads {FORMAT}", contents.format);
+    if !(1..=FORMAT).contains(&contents.format) {
+        let reason = format!("it has format {}, this soctok reads 1 to {FORMAT}", contents.format);
         return Err(invalid(reason, "read it with the version that wrote it, named in its `archive.json`"));
     }
     if !contents.artifacts {
@@ -420,6 +474,13 @@ fn checked(arrived: &Store, path: &Path) -> Result<Contents, ArchiveError> {
             return Err(invalid(format!("the digest of `{name}` is not that of its outputs"), changed));
         }
     }
+    for digest in contents.files() {
+        let file = arrived.root().join("experiments").join(format!("{digest}.toml"));
+        let found = is_hex(digest).then(|| std::fs::read(&file).ok()).flatten();
+        if found.is_none_or(|bytes| blake3::hash(&bytes).to_hex().as_str() != digest) {
+            return Err(invalid(format!("the experiment file `{digest}` is missing or has other bytes"), changed));
+        }
+    }
     let is_plain = |name: &str| is_inside(Path::new(name)) && !name.contains('/');
     let runs = contents.runs.iter().chain(contents.links.values());
     let links_lead_in = contents.links.keys().all(|link| is_inside(Path::new(link)) && link.matches('/').count() == 1);
@@ -429,7 +490,7 @@ fn checked(arrived: &Store, path: &Path) -> Result<Contents, ArchiveError> {
         .all(|(name, target)| is_plain(name) && listed.contains(target) && !listed.contains(name));
     let has_results = |run: &String| arrived.root().join("runs").join(run).join("results.json").is_file();
     if !runs.clone().all(|run| is_hex(run) && has_results(run))
-        || !contents.comparisons.iter().all(|name| is_plain(name))
+        || !contents.comparisons.iter().chain(contents.experiments.keys()).all(|name| is_plain(name))
         || !links_lead_in
         || !aliases_lead_in
     {

@@ -5,6 +5,8 @@
 
 pub mod archive;
 mod compare;
+pub mod files;
+pub mod leftovers;
 pub mod log;
 pub mod rerun;
 pub mod runs;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::files;
 use crate::experiment::{Experiment, External, Point, Settings, Source};
 use crate::plan::{Plan, PlannedPoint};
 use crate::store::{Store, StoreError, provenance};
@@ -12,7 +13,7 @@ use crate::store::{Store, StoreError, provenance};
 /// Writes the folder of every run whose steps are all done and that has none yet, and its links for people. Returns
 /// how many runs stand complete.
 pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<usize, StoreError> {
-    let mut complete = 0;
+    let (mut complete, mut new) = (0, 0);
     let mut facts = None;
     for planned in &plan.points {
         let Some(run) = &planned.run else { continue };
@@ -31,9 +32,13 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
             let text = serde_json::to_string_pretty(&results).map_err(|error| malformed(&folder, &error))? + "\n";
             // Last: a run with results is complete.
             store.write_atomically(&folder.join("results.json"), text.as_bytes())?;
+            new += 1;
         }
         link(experiment, planned, run, store)?;
         complete += 1;
+    }
+    if complete > 0 {
+        files::keep_as_run(store, experiment, new > 0)?;
     }
     let compared: BTreeMap<&str, String> = plan
         .comparisons
@@ -62,15 +67,32 @@ pub fn by_name(experiment: &Experiment, store: &Store) -> PathBuf {
 
 /// A name for people: `inject=full,seed=0,wrong_clip`; `base` for the only point of an experiment without axes.
 pub fn label(point: &Point) -> String {
-    let mut parts: Vec<String> = point.coordinates.iter().map(|(axis, label)| format!("{axis}={label}")).collect();
-    parts.extend(point.ablation.clone());
-    let text = if parts.is_empty() { "base".into() } else { parts.join(",").replace(['/', '\0'], "_") };
+    let axis = |(axis, label): (&String, &String)| format!("{}={}", encoded(axis, "="), encoded(label, ""));
+    let mut parts: Vec<String> = point.coordinates.iter().map(axis).collect();
+    // Alone it could be called like another file of the folder, or like the folder.
+    let alone = if parts.is_empty() { "." } else { "" };
+    parts.extend(point.ablation.as_ref().map(|ablation| encoded(ablation, alone)));
+    let text = if parts.is_empty() { "base".into() } else { parts.join(",") };
     // A file name has 255 bytes at most.
     if text.len() <= 200 {
         return text;
     }
     let kept = (0..=180).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     format!("{}…{}", &text[..kept], &blake3::hash(text.as_bytes()).to_hex()[..12])
+}
+
+/// A part of a link's name. What a file name cannot have, what a terminal would obey, what stands between parts, `%` and
+/// what is in `more` become `%` and the hexadecimal code of each byte, so that two points never have one name.
+fn encoded(text: &str, more: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        if letter.is_control() || "/%,".contains(letter) || more.contains(letter) {
+            letter.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out += &format!("%{byte:02X}"));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
 }
 
 fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &Store) -> Result<(), StoreError> {
@@ -81,9 +103,7 @@ fn link(experiment: &Experiment, planned: &PlannedPoint<'_>, run: &str, store: &
         return Ok(());
     }
     std::fs::create_dir_all(&folder).map_err(crate::store::io(&folder))?;
-    let draft = store.root().join("work").join(format!("link-{}", crate::store::lease::unique()));
-    std::os::unix::fs::symlink(&target, &draft).map_err(crate::store::io(&draft))?;
-    std::fs::rename(&draft, &link).map_err(crate::store::io(&link))
+    store.link_atomically(&target, &link)
 }
 
 fn results(
@@ -113,6 +133,7 @@ fn results(
     Ok(json!({
         "run": run,
         "experiment": experiment.name,
+        "experiment_file": files::digest(experiment),
         "protocol": experiment.protocol,
         "coordinates": *planned.point.coordinates,
         "ablation": planned.point.ablation,
@@ -178,18 +199,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_a_file_name_whatever_the_values_are() {
-        let label = |value: &str| {
+    fn a_label_is_a_file_name_of_its_own_whatever_the_values_are() {
+        let label = |axes: &[(&str, &str)], ablation: Option<&str>| {
             label(&Point {
-                coordinates: BTreeMap::from([("v".to_owned(), value.to_owned())]).into(),
-                ablation: Some("wrong".to_owned()),
+                coordinates: axes
+                    .iter()
+                    .map(|(axis, value)| ((*axis).to_owned(), (*value).to_owned()))
+                    .collect::<BTreeMap<_, _>>()
+                    .into(),
+                ablation: ablation.map(str::to_owned),
                 stages: BTreeMap::new(),
                 targets: [].into(),
                 not_applicable: None,
             })
         };
-        assert_eq!(label("a/b\0c"), "v=a_b_c,wrong");
-        let long = label(&"é".repeat(300));
-        assert!(long.len() < 255 && long != label(&"é".repeat(301)), "{long}");
+        let one = |value: &str| label(&[("v", value)], Some("wrong"));
+        assert_eq!(one("a b·c=1.5"), "v=a b·c=1.5,wrong");
+        assert_eq!(one("a/b\0c\nd"), "v=a%2Fb%00c%0Ad,wrong");
+        assert_eq!((one("%2F"), one("\u{9b}1m")), ("v=%252F,wrong".to_owned(), "v=%C2%9B1m,wrong".to_owned()));
+        let names = [
+            label(&[("a", "1,b=2"), ("b", "3")], None),
+            label(&[("a", "1"), ("b", "2,b=3")], None),
+            label(&[("a", "1"), ("b", "2")], Some("b=3")),
+            label(&[("a", "1"), ("b", "2,b=3")], None),
+            label(&[("a=1", "2")], None),
+            label(&[("a", "1=2")], None),
+        ];
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len() - 1, "{names:?}");
+        assert_eq!(label(&[], Some("..")), "%2E%2E");
+        assert_eq!(label(&[], Some(files::LINK)), "experiment%2Etoml");
+        let long = one(&"é".repeat(300));
+        assert!(long.len() < 255 && long != one(&"é".repeat(301)), "{long}");
     }
 }

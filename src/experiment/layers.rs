@@ -20,6 +20,8 @@ const LARGEST: u64 = 16 << 20;
 /// The layers joined, with `extends` left out, and the protocol that was used.
 pub(super) struct Merged {
     pub table: Table,
+    /// The same without what the protocol says.
+    pub written: Table,
     pub protocol: String,
 }
 
@@ -43,7 +45,7 @@ pub(super) fn load(report: &mut Report, path: &Path, options: &LoadOptions) -> O
     }
     let written = merge(&layers, None);
     let (protocol, defaults) = protocols::layer(report, &written);
-    Some(Merged { table: merge(&layers, defaults.as_ref()), protocol })
+    Some(Merged { table: merge(&layers, defaults.as_ref()), written, protocol })
 }
 
 #[derive(Default)]

@@ -20,6 +20,7 @@ pub mod schema;
 mod show;
 mod suggest;
 mod sweep;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub fn load(path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Result<Experi
 }
 
 fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind]) -> Option<(Table, Experiment)> {
-    let layers::Merged { table: merged, protocol } = layers::load(report, path, options)?;
+    let layers::Merged { table: merged, written, protocol } = layers::load(report, path, options)?;
     let start = Span { source: 0, start: 0, end: 0 };
     check::Checker::new(report).table(&merged, start, &grammar::schema(), "", &BTreeSet::new());
     for profile in graph::section(&merged, "profiles") {
@@ -88,6 +89,7 @@ fn read(report: &mut Report, path: &Path, options: &LoadOptions, kinds: &[Kind])
     let experiment = Experiment {
         name: merged.get("name").and_then(Item::text)?.to_owned(),
         path: path.to_owned(),
+        written: written::text(report, &written, &protocol),
         protocol,
         run,
         data: externals(&merged, "data"),
@@ -171,6 +173,8 @@ pub struct Experiment {
     pub name: String,
     /// The file.
     pub path: PathBuf,
+    /// The whole experiment as one file, which loads to the same points wherever it lies.
+    pub written: String,
     /// The protocol whose defaults hold.
     pub protocol: String,
     /// `[run]`.

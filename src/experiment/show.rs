@@ -246,7 +246,7 @@ fn write_lines(out: &mut String, lines: &[Line]) {
     }
 }
 
-fn key(text: &str) -> String {
+pub(super) fn key(text: &str) -> String {
     let bare = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if bare { text.to_owned() } else { basic(text) }
 }

@@ -72,7 +72,9 @@ fn look(path: &Path, kinds: &str) -> Size {
         && let Ok(clips) = transcripts::load(path, &Selection::default())
     {
         let words: usize = clips.iter().flat_map(|clip| &clip.utterances).map(|utterance| utterance.words.len()).sum();
-        size.words = (!clips.is_empty()).then(|| words as f64 / clips.len() as f64);
+        let utterances: usize = clips.iter().map(|clip| clip.utterances.len()).sum();
+        let mean = |count: usize| (!clips.is_empty()).then(|| count as f64 / clips.len() as f64);
+        (size.words, size.utterances) = (mean(words), mean(utterances));
         for clip in &clips {
             *size.clips.entry(clip.split.clone().unwrap_or_default()).or_default() += 1;
         }

@@ -67,32 +67,45 @@ pub struct Check {
     pub note: Option<String>,
 }
 
-/// Every published value of the tables beside ours, in the order of the file.
-///
-/// # Errors
-/// A step's figures cannot be read, or a published value stands for several different results.
-pub fn checks(experiment: &Experiment, plan: &Plan<'_>, figures: &mut Figures<'_>) -> Result<Vec<Check>, TableError> {
-    let mut checks = Vec::new();
+/// Every published value of the tables beside ours, in the order of the file, and what is wrong with those that cannot
+/// be compared: a step's figures cannot be read, the file names a figure that there is not, or the value stands for
+/// several different results.
+pub fn checks(experiment: &Experiment, plan: &Plan<'_>, figures: &mut Figures<'_>) -> (Vec<Check>, Vec<TableError>) {
+    let (mut checks, mut broken) = (Vec::new(), Vec::new());
     for spec in &experiment.tables {
         for (name, published) in &spec.published {
-            checks.push(check(plan, spec, name, published, figures)?);
+            let ours = ours(plan, spec, name, published, figures).unwrap_or_else(|error| {
+                let reason = error.to_string();
+                if broken.iter().all(|known: &TableError| known.to_string() != reason) {
+                    broken.push(error);
+                }
+                Err(reason)
+            });
+            checks.push(check(spec, name, published, ours));
         }
     }
-    Ok(checks)
+    (checks, broken)
 }
 
-fn check(
+/// The mean of our results of a cell and their number, or why there is none.
+type Ours = Result<(f64, usize), String>;
+
+fn ours(
     plan: &Plan<'_>,
     spec: &TableSpec,
     name: &str,
     published: &Published,
     figures: &mut Figures<'_>,
-) -> Result<Check, TableError> {
+) -> Result<Ours, TableError> {
     let (stage, figure) = &spec.value[published.figure];
-    let ours = match readings(plan, spec, stage, figure, figures)? {
-        None => Err(format!("`{stage}` has not run")),
-        Some(found) => mean(spec, name, published, found)?,
-    };
+    match readings(plan, spec, stage, figure, figures)? {
+        None => Ok(Err(format!("`{stage}` has not run"))),
+        Some(found) => mean(spec, name, published, found),
+    }
+}
+
+fn check(spec: &TableSpec, name: &str, published: &Published, ours: Ours) -> Check {
+    let (stage, figure) = &spec.value[published.figure];
     let difference = ours.as_ref().ok().map(|(mean, _)| mean - published.value);
     let verdict = match (difference, published.tolerance) {
         (None, Some(_)) => Verdict::Missing,
@@ -101,7 +114,7 @@ fn check(
         (Some(off), Some(tolerance)) if off.abs() <= tolerance + 1e-9 * published.value.abs() => Verdict::In,
         (Some(_), Some(_)) => Verdict::Out,
     };
-    Ok(Check {
+    Check {
         table: spec.name.clone(),
         name: name.to_owned(),
         cell: published.r#where.clone(),
@@ -115,17 +128,10 @@ fn check(
         reason: ours.err(),
         source: published.source.clone(),
         note: published.note.clone(),
-    })
+    }
 }
 
-/// The mean of the results of a cell and their number, or why there is none.
-#[allow(clippy::type_complexity, reason = "an answer, or a reason why there is none, or a mistake in the file")]
-fn mean(
-    spec: &TableSpec,
-    name: &str,
-    published: &Published,
-    found: Vec<Found>,
-) -> Result<Result<(f64, usize), String>, TableError> {
+fn mean(spec: &TableSpec, name: &str, published: &Published, found: Vec<Found>) -> Result<Ours, TableError> {
     let chosen: Vec<Found> = found
         .into_iter()
         .filter(|(coordinates, ..)| holds(&published.r#where, coordinates) && is_base_or_named(published, coordinates))

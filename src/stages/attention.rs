@@ -193,7 +193,9 @@ impl Stage for Attention {
         // Once per condition.
         let none = config.inject.unwrap_or(Inject::None) == Inject::None;
         let repeats = if none { 1.0 } else { Condition::ALL.len() as f64 };
-        let passes = Passes { repeats, ..Passes::once(inputs, &config.split, config.inject, config.batch) };
+        let prompt = config.prompt(config.inject.unwrap_or(Inject::None));
+        let once = Passes::once(inputs, &config.split, config.inject, config.batch, Some(&prompt));
+        let passes = Passes { repeats, ..once };
         let mut estimate = passes.estimate();
         if let (Some(network), Some(tokens), Some(memory)) = (passes.network, passes.tokens(), &mut estimate.memory) {
             // A layer's weights in f32, where they were made and where they are read.

@@ -256,7 +256,7 @@ impl Stage for Embed {
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        Passes::once(inputs, &config.split, config.inject, config.batch).estimate()
+        Passes::once(inputs, &config.split, config.inject, config.batch, None).estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

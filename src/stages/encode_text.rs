@@ -95,16 +95,7 @@ impl Stage for EncodeText {
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
         let (text, network) = (inputs.of("text"), inputs.of("language").network);
         let sequences = text.clips_in("all");
-        let batch = config.batch as u64;
-        let passes = Passes {
-            network: network.as_ref(),
-            sequences,
-            words: text.words,
-            social: 0.0,
-            batch,
-            repeats: 1.0,
-            backward: false,
-        };
+        let passes = Passes::once(inputs, "all", None, config.batch, None);
         let width = network.map(|network| network.hidden);
         Estimate { size: Size { frames: sequences, width, ..Size::default() }, ..passes.estimate() }
     }

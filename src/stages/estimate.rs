@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::models::{Dinov2Config, GemmaConfig, gemma::Gemma};
-use crate::social::prompt::Inject;
+use crate::social::prompt::{Inject, Prompt, Samples, Tags};
 
 /// Bytes of a process that has loaded nothing yet.
 const PROCESS: u64 = 60 << 20;
@@ -79,6 +79,8 @@ pub struct Size {
     pub clips: BTreeMap<String, u64>,
     /// Words of a clip's text, on average.
     pub words: Option<f64>,
+    /// Utterances of a clip, on average.
+    pub utterances: Option<f64>,
     /// Frames of all clips.
     pub frames: Option<u64>,
     /// Values of a feature vector.
@@ -97,6 +99,13 @@ impl Size {
         // A split that the text does not name is assigned elsewhere: every clip is the safe side.
         Some(if split == "all" { every() } else { self.clips.get(split).copied().unwrap_or_else(every) })
     }
+
+    /// Samples that a clip's text gives at most, on average; `None` when the text is not known.
+    pub fn samples(&self, prompt: &Prompt) -> Option<f64> {
+        let is_each_word = prompt.samples == Samples::NextWord && !(prompt.one_pass && prompt.tags == Tags::None);
+        let is_cut = prompt.samples == Samples::NextUtterance && (prompt.chunk_words > 0 || prompt.chunk_seconds > 0.0);
+        if is_each_word || is_cut { self.words } else { self.utterances }
+    }
 }
 
 /// The sizes of a step's inputs, by field.
@@ -109,7 +118,8 @@ pub struct Expected {
 impl Expected {
     /// The size of the input of `field`; nothing known when it has none.
     pub fn of(&self, field: &str) -> &Size {
-        const UNKNOWN: &Size = &Size { clips: BTreeMap::new(), words: None, frames: None, width: None, network: None };
+        const UNKNOWN: &Size =
+            &Size { clips: BTreeMap::new(), words: None, utterances: None, frames: None, width: None, network: None };
         self.sizes.get(field).unwrap_or(UNKNOWN)
     }
 }
@@ -226,8 +236,10 @@ pub struct Passes<'a> {
     pub words: Option<f64>,
     /// Social tokens of a sequence.
     pub social: f64,
-    /// Sequences at once.
+    /// Sequences at once, as set.
     pub batch: u64,
+    /// How many of those there are for one of `sequences` at most; `None` where it is not known.
+    pub samples: Option<f64>,
     /// How many sequences are gone through in all, per one of `sequences`.
     pub repeats: f64,
     /// Whether a backward pass to the inputs follows.
@@ -235,8 +247,14 @@ pub struct Passes<'a> {
 }
 
 impl<'a> Passes<'a> {
-    /// One forward pass over the `text` of a split through `language`.
-    pub fn once(inputs: &'a Expected, split: &str, inject: Option<Inject>, batch: usize) -> Self {
+    /// One forward pass over the `text` of a split through `language`: in the samples of `prompt`, or clip by clip.
+    pub fn once(
+        inputs: &'a Expected,
+        split: &str,
+        inject: Option<Inject>,
+        batch: usize,
+        prompt: Option<&Prompt>,
+    ) -> Self {
         let text = inputs.of("text");
         Self {
             network: inputs.of("language").network.as_ref(),
@@ -244,9 +262,32 @@ impl<'a> Passes<'a> {
             words: text.words,
             social: social(inject.unwrap_or(Inject::None), text.words),
             batch: batch as u64,
+            samples: prompt.map_or(Some(1.0), |prompt| text.samples(prompt)),
             repeats: 1.0,
             backward: false,
         }
+    }
+
+    /// Sequences that are at once in memory: no more than there are.
+    pub fn at_once(&self) -> u64 {
+        self.among(self.batch)
+    }
+
+    /// Gone through in optimizer steps of `accumulate` batches each instead of in passes; 0 steps leave it as it is.
+    pub fn in_steps(self, steps: u64, accumulate: u64) -> Self {
+        match self.sequences.filter(|_| steps > 0) {
+            Some(sequences) => {
+                let each = self.among(self.batch.saturating_mul(accumulate));
+                Self { repeats: steps as f64 * each as f64 / sequences.max(1) as f64, ..self }
+            }
+            None => self,
+        }
+    }
+
+    /// `wanted` sequences, or all if there are fewer.
+    fn among(&self, wanted: u64) -> u64 {
+        let most = self.sequences.zip(self.samples).map(|(sequences, each)| (sequences as f64 * each).ceil() as u64);
+        most.map_or(wanted, |most| wanted.min(most.max(1)))
     }
 
     /// Tokens of a sequence, as far as the model and the text are known.
@@ -263,13 +304,14 @@ impl<'a> Passes<'a> {
         let flops = tokens.zip(self.sequences).map(|(tokens, sequences)| {
             (network.forward(tokens) + network.head() * tokens) * passes * self.repeats * sequences as f64
         });
+        let batch = self.at_once();
         let memory = tokens.map(|tokens| {
-            let kept = if self.backward { network.layers * network.sequence(tokens) * self.batch } else { 0 };
-            let logits = (FLOAT * LOGITS).min(FLOAT * 2 * network.vocabulary * tokens.ceil() as u64 * self.batch);
+            let kept = if self.backward { network.layers * network.sequence(tokens) * batch } else { 0 };
+            let logits = (FLOAT * LOGITS).min(FLOAT * 2 * network.vocabulary * tokens.ceil() as u64 * batch);
             Memory {
                 fixed: PROCESS + network.bytes() + kept.min(KEPT) + logits,
                 each: network.sequence(tokens),
-                setting: Some(("batch", self.batch)),
+                setting: Some(("batch", batch)),
             }
         });
         Estimate { parameters: Some(network.parameters), flops, memory, width: network.hidden, ..Estimate::default() }
@@ -289,7 +331,7 @@ pub fn images(network: &Network, frames: Option<u64>, side: Option<u64>, batch: 
         memory: Some(Memory {
             fixed: PROCESS + network.bytes() + frames.unwrap_or(0) * network.hidden * FLOAT,
             each: network.sequence(tokens) + 3 * pixels,
-            setting: Some(("batch", batch)),
+            setting: Some(("batch", frames.map_or(batch, |frames| batch.min(frames.max(1))))),
         }),
         width: network.hidden,
         size: Size { frames, width: Some(network.hidden), ..Size::default() },
@@ -336,6 +378,7 @@ mod tests {
             words: Some(7.0),
             social: 5.0,
             batch: 8,
+            samples: Some(1.0),
             repeats: 1.0,
             backward: true,
         };
@@ -344,5 +387,42 @@ mod tests {
         let unread = Passes { network: Some(&network), words: None, ..passes }.estimate();
         assert_eq!((unread.flops, unread.memory), (None, None));
         assert_eq!(unread.parameters, Some(2_614_341_888));
+    }
+
+    #[test]
+    fn no_more_is_at_once_than_there_is() {
+        let network = Network::language(&GemmaConfig::default());
+        let text = Size {
+            clips: BTreeMap::from([("test".to_owned(), 4)]),
+            words: Some(7.0),
+            utterances: Some(1.0),
+            ..Size::default()
+        };
+        let sizes =
+            [("language".to_owned(), Size { network: Some(network), ..Size::default() }), ("text".to_owned(), text)];
+        let inputs = Expected { sizes: sizes.into() };
+        let batch = |batch, prompt: Option<&Prompt>| {
+            let memory = Passes::once(&inputs, "test", None, batch, prompt).estimate().memory.expect("all is known");
+            (memory.setting.expect("a setting").1, memory.total())
+        };
+        assert_eq!((batch(2, None).0, batch(32, None).0), (2, 4));
+        assert_eq!(batch(4, None), batch(64, None));
+        // A sample for each word, in passes of their own or together.
+        let single = Prompt { samples: Samples::NextWord, ..Prompt::default() };
+        let together = Prompt { one_pass: true, ..single.clone() };
+        let tagged = Prompt { tags: Tags::Prompt, ..together.clone() };
+        let dialogue = Prompt { samples: Samples::NextUtterance, ..Prompt::default() };
+        let cut = Prompt { chunk_words: 3, ..dialogue.clone() };
+        let prompts = [Prompt::default(), single, together, tagged, dialogue, cut];
+        assert_eq!(prompts.each_ref().map(|prompt| batch(32, Some(prompt)).0), [4, 28, 4, 28, 4, 28]);
+        // Where the text is not known, what is set is taken.
+        let unread = Expected { sizes: inputs.sizes.clone().into_iter().take(1).collect() };
+        assert_eq!(Passes::once(&unread, "test", None, 32, Some(&prompts[0])).at_once(), 32);
+        // Ten steps of 2 · 32 samples of which there are four are ten passes; of 2 · 1 samples, half as many.
+        let repeats = |batch| Passes::once(&inputs, "test", None, batch, None).in_steps(10, 2).repeats;
+        assert_eq!((repeats(32), repeats(1)), (10.0, 5.0));
+        assert_eq!(Passes::once(&inputs, "test", None, 1, None).in_steps(0, 2).repeats, 1.0);
+        let encoder = Network::encoder(&Dinov2Config::default());
+        assert_eq!(images(&encoder, Some(3), None, 32), images(&encoder, Some(3), None, 3));
     }
 }

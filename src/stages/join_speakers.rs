@@ -58,8 +58,9 @@ impl Stage for JoinSpeakers {
     fn estimate(_config: &Config, inputs: &Expected) -> Estimate {
         let text = inputs.of("text");
         // Each of two persons' clips has the words of both.
-        let words = text.words.map(|words| 2.0 * words);
-        Estimate { items: text.clips_in("all"), size: Size { words, ..text.clone() }, ..Estimate::default() }
+        let [words, utterances] = [text.words, text.utterances].map(|count| count.map(|count| 2.0 * count));
+        let size = Size { words, utterances, ..text.clone() };
+        Estimate { items: text.clips_in("all"), size, ..Estimate::default() }
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

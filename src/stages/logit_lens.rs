@@ -152,7 +152,9 @@ impl Stage for LogitLens {
         }
         let inject = config.inject.unwrap_or(Inject::None);
         let repeats = if inject == Inject::None { 1.0 } else { 2.0 };
-        let passes = Passes { repeats, ..Passes::once(inputs, &config.split, config.inject, config.batch) };
+        let prompt = config.prompt(inject);
+        let once = Passes::once(inputs, &config.split, config.inject, config.batch, Some(&prompt));
+        let passes = Passes { repeats, ..once };
         let mut estimate = passes.estimate();
         if let (Some(network), Some(tokens)) = (passes.network, passes.tokens()) {
             // Every layer's states are kept to the end of the pass, and each goes through the vocabulary head; the last

@@ -178,7 +178,8 @@ impl Stage for Perplexity {
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        Passes::once(inputs, &config.split, config.inject, config.batch).estimate()
+        let prompt = config.prompt(config.inject.unwrap_or(Inject::None));
+        Passes::once(inputs, &config.split, config.inject, config.batch, Some(&prompt)).estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

@@ -130,6 +130,7 @@ impl Stage for SimulateClips {
             size: Size {
                 clips: clips.into_iter().map(|(split, count)| (split.to_owned(), count as u64)).collect(),
                 words: Some(if config.world.clauses() == 1 { 9.0 } else { 21.0 }),
+                utterances: Some(1.0),
                 frames: Some(frames as u64),
                 ..Size::default()
             },

@@ -179,13 +179,10 @@ impl Stage for TrainLora {
         let (text, network) = (inputs.of("text"), inputs.of("language").network);
         let sequences = text.clips_in(config.split.as_deref().unwrap_or("train"));
         let (batch, steps) = (config.batch() as u64, config.steps.unwrap_or(0));
-        let repeats = match sequences.filter(|_| steps > 0) {
-            Some(sequences) => (steps * batch) as f64 / sequences.max(1) as f64,
-            None => config.epochs.unwrap_or(5) as f64,
-        };
-        let words = text.words;
-        let network = network.as_ref();
-        Passes { network, sequences, words, social: 0.0, batch, repeats, backward: true }.estimate()
+        let (network, words, samples) = (network.as_ref(), text.words, text.samples(&config.prompt()));
+        let repeats = config.epochs.unwrap_or(5) as f64;
+        let passes = Passes { network, sequences, words, social: 0.0, batch, samples, repeats, backward: true };
+        passes.in_steps(steps, 1).estimate()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {

@@ -97,13 +97,13 @@ impl Stage for TrainProjector {
         let (text, network) = (inputs.of("text"), inputs.of("language").network);
         let sequences = text.clips_in(&config.split);
         let batch = config.batch as u64;
-        let repeats = match sequences.filter(|_| config.steps > 0) {
-            Some(sequences) => (config.steps * batch * config.accumulate as u64) as f64 / sequences.max(1) as f64,
-            None => config.epochs as f64,
-        };
+        let samples = text.samples(&config.prompt());
         let social = social(config.inject, text.words);
+        let (network_size, words) = (network.as_ref(), text.words);
+        let epochs = config.epochs as f64;
         let passes =
-            Passes { network: network.as_ref(), sequences, words: text.words, social, batch, repeats, backward: true };
+            Passes { network: network_size, sequences, words, social, batch, samples, repeats: epochs, backward: true };
+        let passes = passes.in_steps(config.steps, config.accumulate as u64);
         let mut estimate = passes.estimate();
         if let (Some(network), Some(width)) = (network, inputs.of("packs").width) {
             let middle = if config.hidden > 0 { config.hidden as u64 } else { network.hidden };

@@ -6,6 +6,7 @@
 //! inputs/<digest>       the files of an external input that was read, with their digests
 //! outputs/<key>         the second index: (kind, settings, digests of upstream outputs) → name of an artifact
 //! runs/<run hash>/      experiment.toml, results.json, provenance.json
+//! runs/experiments/     the experiment files that made the runs, each text once
 //! runs/by-name/…        links for people
 //! signatures            digests of unchanged input files
 //! seals                 artifacts whose bytes were found to be those of their record
@@ -238,6 +239,13 @@ impl Store {
             std::fs::remove_file(&draft).ok();
         }
         written
+    }
+
+    /// Makes a symbolic link, or leads one that there is elsewhere; a reader sees the old or the new.
+    pub fn link_atomically(&self, target: &Path, link: &Path) -> Result<(), StoreError> {
+        let draft = self.root.join("work").join(format!("link-{}", lease::unique()));
+        std::os::unix::fs::symlink(target, &draft).map_err(io(&draft))?;
+        std::fs::rename(&draft, link).map_err(io(link))
     }
 
     /// Begins a step: an empty folder for this owner's outputs; those of owners before it go, checkpoints stay.

@@ -6,7 +6,7 @@
 mod parts;
 mod provenance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::experiment::{Experiment, Node, Source, inline};
 use crate::plan::Plan;
@@ -33,7 +33,7 @@ pub enum PageError {
 }
 
 /// A page.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Page {
     /// The whole file.
     pub html: String,
@@ -41,6 +41,8 @@ pub struct Page {
     pub tables: usize,
     /// How many plots.
     pub plots: usize,
+    /// Why tables, plots or published values are not in it; the page says so where they would stand.
+    pub broken: Vec<PageError>,
 }
 
 const STYLE: &str = include_str!("style.css");
@@ -48,19 +50,27 @@ const STYLE: &str = include_str!("style.css");
 /// Makes the page from what has run.
 ///
 /// # Errors
-/// A finished step's outputs cannot be read, or a table of the file cannot be made of them.
+/// A finished step's record or figures cannot be read.
 pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<Page, PageError> {
     let mut found = Figures::new(store);
-    let plots = figures(experiment, plan, store)?;
+    let (plots, unplotted) = figures(experiment, plan, store);
     let source = std::fs::read_to_string(&experiment.path).unwrap_or_default();
     let head = head_comment(&source);
     let provenance = provenance::read(plan, store)?;
-    let tables = tables(experiment, plan, &mut found)?;
+    let (tables, unmade) = tables(experiment, plan, &mut found);
+    let (verdict, uncompared) = verdict(experiment, plan, &mut found)?;
+    let made = experiment.tables.len() - unmade.len();
+    let plotted = plots_part(&plots, &unplotted);
+    // What is wrong with a table is wrong with its published values too.
+    let known: BTreeSet<String> = unmade.iter().map(TableError::to_string).collect();
+    let uncompared = uncompared.into_iter().filter(|error| !known.contains(&error.to_string()));
+    let broken = unmade.into_iter().chain(uncompared).map(PageError::Table);
+    let broken = broken.chain(unplotted.into_iter().map(PageError::Plot)).collect();
     let sections = [
         ("asked", "What was asked", asked(experiment, &head)),
-        ("verdict", "Verdict", verdict(experiment, plan, &mut found)?),
+        ("verdict", "Verdict", verdict),
         ("tables", "Tables", tables),
-        ("plots", "Plots", plots_part(&plots)),
+        ("plots", "Plots", plotted),
         ("absent", "Cells that do not exist", absent(plan)),
         ("settings", "Settings", settings(experiment, &source)),
         ("provenance", "Provenance", provenance.html()),
@@ -92,7 +102,7 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
             provenance.when(),
         ]),
     );
-    Ok(Page { html, tables: experiment.tables.len(), plots: plots.len() })
+    Ok(Page { html, tables: made, plots: plots.len(), broken })
 }
 
 /// The comment at the head of an experiment file.
@@ -165,7 +175,11 @@ fn asked(experiment: &Experiment, head: &Head) -> String {
     if out.is_empty() { "<p>One point, without axes, ablations or comparisons.</p>\n".to_owned() } else { out }
 }
 
-fn verdict(experiment: &Experiment, plan: &Plan<'_>, found: &mut Figures<'_>) -> Result<String, PageError> {
+fn verdict(
+    experiment: &Experiment,
+    plan: &Plan<'_>,
+    found: &mut Figures<'_>,
+) -> Result<(String, Vec<TableError>), PageError> {
     let mut out = String::new();
     let mut sentences = Vec::new();
     for spec in &experiment.comparisons {
@@ -181,7 +195,7 @@ fn verdict(experiment: &Experiment, plan: &Plan<'_>, found: &mut Figures<'_>) ->
     if !sentences.is_empty() {
         out += &format!("<ul class=\"verdicts\">\n{}</ul>\n", sentences.concat());
     }
-    let checks = reproduce::checks(experiment, plan, found)?;
+    let (checks, broken) = reproduce::checks(experiment, plan, found);
     if !checks.is_empty() {
         let counted = |verdict: Verdict| {
             let count = checks.iter().filter(|check| check.verdict == verdict).count();
@@ -197,23 +211,33 @@ fn verdict(experiment: &Experiment, plan: &Plan<'_>, found: &mut Figures<'_>) ->
         );
         out += &parts::table(&reproduce::grid(experiment, &checks));
     }
-    Ok(out)
+    Ok((out, broken))
 }
 
 /// The figure of a comparison's step that says in words what it found.
 const VERDICT: &str = "verdict";
 
-fn tables(experiment: &Experiment, plan: &Plan<'_>, found: &mut Figures<'_>) -> Result<String, TableError> {
-    let tables = experiment.tables.iter();
-    tables.map(|spec| Ok(parts::table(&table::grid(experiment, plan, spec, found, Format::Text)?))).collect()
+fn tables(experiment: &Experiment, plan: &Plan<'_>, found: &mut Figures<'_>) -> (String, Vec<TableError>) {
+    let (mut out, mut broken) = (String::new(), Vec::new());
+    for spec in &experiment.tables {
+        match table::grid(experiment, plan, spec, found, Format::Text) {
+            Ok(grid) => out += &parts::table(&grid),
+            Err(error) => {
+                out += &parts::unmade(&error);
+                broken.push(error);
+            }
+        }
+    }
+    (out, broken)
 }
 
-fn plots_part(plots: &[Figure]) -> String {
+fn plots_part(plots: &[Figure], broken: &[PlotError]) -> String {
+    let missing: String = broken.iter().map(parts::unmade).collect();
     if plots.is_empty() {
-        return String::new();
+        return missing;
     }
     let figures: String = plots.iter().map(parts::figure).collect();
-    format!("<div class=\"figures\">\n{figures}</div>\n")
+    format!("<div class=\"figures\">\n{figures}</div>\n{missing}")
 }
 
 /// Points that a rule excludes, by the rule's sentence.

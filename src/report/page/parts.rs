@@ -73,6 +73,11 @@ pub(super) fn table(grid: &Grid) -> String {
     out
 }
 
+/// Why something that would stand here cannot be made.
+pub(super) fn unmade(error: &impl std::fmt::Display) -> String {
+    format!("<p class=\"note\">Cannot be made: {}</p>\n", words(&error.to_string()))
+}
+
 fn class(cell: &str) -> Option<&'static str> {
     match cell {
         "in" => Some("in"),

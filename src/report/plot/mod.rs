@@ -72,16 +72,18 @@ impl Sources<'_> {
     }
 }
 
-/// Every plot that the finished steps give, in the order: scores, comparisons, similarity, analyses, training.
-///
-/// # Errors
-/// A finished step's outputs cannot be read.
-pub fn figures(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<Vec<Figure>, PlotError> {
+/// Every plot that the finished steps give, in the order: scores, comparisons, similarity, analyses, training. Beside
+/// them why others cannot be made: a finished step's outputs cannot be read, which costs all plots of that sort.
+pub fn figures(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> (Vec<Figure>, Vec<PlotError>) {
     let sources = Sources { experiment, plan, store };
-    let mut found = scores::figures(&sources)?;
-    found.extend(layers::figures(&sources)?);
-    found.extend(analyses::figures(&sources)?);
-    found.extend(training::figures(&sources)?);
+    let sorts = [scores::figures, layers::figures, analyses::figures, training::figures];
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
+    for sort in sorts {
+        match sort(&sources) {
+            Ok(figures) => found.extend(figures),
+            Err(error) => broken.push(error),
+        }
+    }
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for figure in &mut found {
         figure.name = file_name(&figure.name);
@@ -92,7 +94,7 @@ pub fn figures(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Resul
             figure.name = format!("{}.{count}", figure.name);
         }
     }
-    Ok(found)
+    (found, broken)
 }
 
 fn file_name(name: &str) -> String {
