@@ -203,3 +203,23 @@ fn every_step_that_will_run_says_why() {
     folder.ok(&["run", "notes.toml"]);
     assert_eq!(because(&folder, &[]), []);
 }
+
+/// Pictures in plain folders: how many there are is known before any is read.
+#[test]
+fn folders_of_frames_tell_their_number() {
+    let folder = Folder::new();
+    for frame in 1..=3 {
+        folder.write(&format!("pictures/a/frame_{frame}.png"), &format!("{frame}"));
+        folder.write(&format!("pictures/b/frames/{frame}.JPG"), &format!("b{frame}"));
+    }
+    folder.write("pictures/notes.txt", "no frame");
+    let text = "name = \"p\"\n[data.pictures]\npath = \"pictures\"\n[stages.frames]\nkind = \"frame_manifest\"\n\
+                folder = \"data:pictures\"\n[stages.features]\nkind = \"encode_frames\"\nframes = \"stage:frames\"\n\
+                method = \"random_vit\"\nbatch = 32\n";
+    folder.write("p.toml", text);
+    let plan = folder.json(&["plan", "p.toml"]);
+    let needs: Vec<&Value> = plan["steps"].as_array().expect("a list").iter().map(|step| &step["estimate"]).collect();
+    assert_eq!((&needs[0]["items"], &needs[1]["items"]), (&6.into(), &6.into()), "{plan:#}");
+    assert!(needs[1]["flops"].as_f64().is_some_and(|flops| flops > 0.0), "{plan:#}");
+    assert_eq!(needs[1]["memory"]["setting"], serde_json::json!(["batch", 6]), "no more are at once than there are");
+}

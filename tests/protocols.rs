@@ -247,6 +247,35 @@ fn every_default_of_a_protocol_is_switched_on_its_own() {
     }
 }
 
+/// A lens or a map of attention into text alone reads it as its scores do: under a protocol all three get one prompt.
+#[test]
+fn text_alone_is_looked_into_as_it_is_scored() {
+    let folder = folder();
+    let kinds = ["perplexity", "logit_lens", "attention"];
+    let fields = ["bos", "tags", "label_eos", "max_tokens", "truncation", "precision", "context_turns", "chunk_words"];
+    for protocol in PROTOCOLS {
+        for samples in SAMPLES {
+            let stage = |kind| {
+                format!("[stages.alone_{kind}]\nkind = \"{kind}\"\ntext = \"data:text\"\nsamples = \"{samples}\"\n")
+            };
+            let text = EXPERIMENT.replace("PROTOCOL", protocol).replace("SAMPLES", &format!("samples = \"{samples}\""));
+            folder.write("alone.toml", &format!("{text}{}", kinds.map(stage).concat()));
+            let shown = folder.json(&["show", "alone.toml"]);
+            for name in fields {
+                let [scores, lens, attention] = kinds.map(|kind| {
+                    let field = field(&shown, &format!("alone_{kind}.{name}")).clone();
+                    let by = field["origin"].as_str().unwrap_or_default().split(':').next().map(str::to_owned);
+                    (field["value"].clone(), by)
+                });
+                assert_eq!((&lens, &attention), (&scores, &scores), "{protocol} {samples}: {name}");
+            }
+            let bos = field(&shown, "alone_logit_lens.bos");
+            assert_eq!(bos["value"], json!(protocol == "controlled"), "{protocol}");
+            assert!(bos["origin"].as_str().is_some_and(|origin| origin.contains(protocol)), "{bos}");
+        }
+    }
+}
+
 /// The committed experiments about published figures.
 const PUBLISHED: [&str; 8] = [
     "paper-2025/captions",

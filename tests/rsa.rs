@@ -366,7 +366,10 @@ fn the_figures_that_comparisons_declare_are_those_that_they_write() {
         let mut written = BTreeSet::new();
         for settings in settings {
             let settings = settings.as_object().expect("a table");
-            for row in kind.run(settings, column, &arms, &context).expect("compares") {
+            let rows = kind.run(settings, column, &arms, &context).expect("compares");
+            let told = kind.rows(settings, &arms).expect("is known before");
+            assert_eq!(rows.iter().map(|row| row.coordinates.clone()).collect::<Vec<_>>(), told);
+            for row in rows {
                 written.extend(row.figures.into_iter().map(|(name, _)| name));
             }
         }

@@ -120,6 +120,32 @@ fn a_table_that_cannot_be_made_keeps_no_other_from_being_shown() {
 }
 
 #[test]
+fn cells_of_several_rows_of_a_comparison_are_found_when_the_file_is_read() {
+    let folder = Folder::new();
+    let compared = "[comparisons.apart]\nof = \"last.characters\"\nminuend = { way = \"drawn\" }\n\
+                    subtrahend = { way = \"fixed\" }\naverage = AVERAGE\n[tables.apart]\nvalue = \"apart.difference\"\n";
+    let checked = |average: &str, table: &str| {
+        folder.write("seeds.toml", &format!("{SEEDS}{}{table}", compared.replace("AVERAGE", average)));
+        let output = folder.soctok(&["check", "seeds.toml"]);
+        (output.status.code(), support::text(&output.stderr))
+    };
+    // A row for each seed, or one that averages over them.
+    let (code, told) = checked("[]", "");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("table `apart`: the cell holds several rows of `apart`"), "{told}");
+    assert!(told.contains("hint: name `seed` in `rows`, `columns` or `where`"), "{told}");
+    for cure in ["rows = \"seed\"", "columns = \"seed\"", "over = \"seed\"", "where = { seed = \"a\" }"] {
+        let (code, told) = checked("[]", cure);
+        assert_eq!(code, Some(0), "{cure}: {told}");
+    }
+    assert_eq!(checked("[\"seed\"]", "").0, Some(0));
+    let (code, told) = checked("[\"seed\"]", "rows = \"seed\"");
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("table `apart`: the rows of `apart` have no `seed`"), "{told}");
+    assert!(told.contains("hint: they have no axis: there is one row"), "{told}");
+}
+
+#[test]
 fn a_cell_of_fewer_seeds_says_how_many() {
     let folder = built();
     let fewer = format!("{SEEDS}\n[exclude.one]\nwhere = {{ way = \"fixed\", seed = \"a\" }}\n")

@@ -86,6 +86,9 @@ pub trait Comparison: 'static {
     /// Its settings.
     type Config: Serialize + DeserializeOwned + JsonSchema;
 
+    /// The coordinates of the rows that these arms will give. Nothing is read: of artifacts it counts which arms share one.
+    fn rows(config: &Self::Config, arms: &[Arm]) -> Result<Vec<BTreeMap<String, String>>>;
+
     /// Compares `column` of the arms' artifacts.
     fn run(config: &Self::Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>>;
 
@@ -95,6 +98,7 @@ pub trait Comparison: 'static {
     }
 }
 
+type Rows = fn(&Settings, &[Arm]) -> Result<Vec<BTreeMap<String, String>>>;
 type Run = fn(&Settings, &str, &[Arm], &Context) -> Result<Vec<Row>>;
 type Verdict = fn(&Settings, &[Row]) -> Result<Option<String>>;
 
@@ -111,6 +115,7 @@ pub struct ComparisonKind {
     pub figures: &'static [&'static str],
     /// JSON Schema of the settings.
     pub schema: Value,
+    rows: Rows,
     run: Run,
     verdict: Verdict,
 }
@@ -124,6 +129,7 @@ impl ComparisonKind {
             summary: C::SUMMARY,
             figures: C::FIGURES,
             schema: crate::stages::kind::schema_of::<C::Config>(),
+            rows: |settings, arms| C::rows(&typed::<C>(settings)?, arms),
             run: |settings, column, arms, context| C::run(&typed::<C>(settings)?, column, arms, context),
             verdict: |settings, rows| Ok(C::verdict(&typed::<C>(settings)?, rows)),
         }
@@ -133,6 +139,11 @@ impl ComparisonKind {
     pub fn selections(&self) -> impl Iterator<Item = &str> {
         let fields = self.schema["properties"].as_object().into_iter().flatten();
         fields.filter(|(_, schema)| is_selection(schema)).map(|(name, _)| name.as_str())
+    }
+
+    /// See [`Comparison::rows`].
+    pub fn rows(&self, settings: &Settings, arms: &[Arm]) -> Result<Vec<BTreeMap<String, String>>> {
+        (self.rows)(settings, arms)
     }
 
     /// See [`Comparison::run`].

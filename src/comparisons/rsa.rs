@@ -6,6 +6,7 @@
 //! and `subtrahend` every row is a condition, tested against permuted labels; with them it is a difference, tested by the
 //! bootstrap. p is adjusted by Holm's method over a family that the file fixes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -136,6 +137,15 @@ impl Comparison for Rsa {
     ];
     type Config = Config;
 
+    fn rows(config: &Config, arms: &[Arm]) -> Result<Vec<Coordinates>> {
+        if let (Some(minuend), Some(subtrahend)) = (&config.minuend, &config.subtrahend) {
+            let pairs = pairs(minuend, subtrahend, &config.pair_by, &config.average, arms)?;
+            return Ok(pairs.into_iter().map(|(coordinates, _)| coordinates).collect());
+        }
+        let chosen = arms.iter().filter(|arm| config.points.selects(&arm.coordinates));
+        Ok(chosen.map(|arm| config.row_of(arm)).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
     fn run(config: &Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {
         let measure = Measure::of(column)?;
         let settings = config.settings(measure.statistic);
@@ -159,6 +169,12 @@ impl Comparison for Rsa {
 }
 
 impl Config {
+    /// The coordinates of the row that a point of the grid belongs to.
+    fn row_of(&self, arm: &Arm) -> Coordinates {
+        let own = arm.coordinates.iter().filter(|(axis, _)| !self.average.contains(axis));
+        own.map(|(axis, label)| (axis.clone(), label.clone())).collect()
+    }
+
     fn settings(&self, statistic: Statistic) -> Settings {
         Settings {
             statistic,
@@ -368,9 +384,8 @@ fn mean(parts: &[&[f64]]) -> Vec<f64> {
 fn scores(config: &Config, grid: &mut Grid, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {
     let mut rows: std::collections::BTreeMap<Coordinates, Vec<(usize, usize)>> = std::collections::BTreeMap::new();
     for arm in arms.iter().filter(|arm| config.points.selects(&arm.coordinates)) {
-        let own = arm.coordinates.iter().filter(|(axis, _)| !config.average.contains(axis));
         let place = grid.place(&arm.artifact)?;
-        let row = rows.entry(own.map(|(axis, label)| (axis.clone(), label.clone())).collect()).or_default();
+        let row = rows.entry(config.row_of(arm)).or_default();
         // Points that share a step (a seed that does not matter) are one condition.
         if !row.contains(&place) {
             row.push(place);

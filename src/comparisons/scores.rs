@@ -166,6 +166,10 @@ impl Comparison for Scores {
     ];
     type Config = Config;
 
+    fn rows(config: &Config, arms: &[Arm]) -> Result<Vec<Coordinates>> {
+        Ok(matched(config, arms)?.into_iter().map(|(coordinates, _)| coordinates).collect())
+    }
+
     fn run(config: &Config, column: &str, arms: &[Arm], context: &Context) -> Result<Vec<Row>> {
         let found = matched(config, arms)?;
         check_wrong_clips(config, &found)?;

@@ -196,6 +196,10 @@ fn folders(
             }
         }
         if numbered.is_empty() {
+            report.notes.push(format!(
+                "{place}: {without} pictures are no frames, because their names have no number: frames are named like \
+                 `frame_000001.jpg`"
+            ));
             continue;
         }
         if without > 0 {

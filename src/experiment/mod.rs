@@ -6,6 +6,7 @@
 
 mod cells;
 mod check;
+mod compared;
 mod diagnostic;
 mod document;
 mod grammar;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::cells;
 use super::check::Checker;
+use super::compared;
 use super::document::{Entry, Item, Report, Span, Table};
 use super::graph::{Graph, section};
 use super::suggest;
@@ -54,8 +55,10 @@ impl Reports {
 
     /// Reports selections that choose no point, and cells in which several results would stand.
     pub fn check_points(&self, report: &mut Report, graph: &Graph<'_>, points: &[Point]) {
+        let rows = compared::rows(&self.comparisons, &self.tables, points);
         for (table, place) in self.tables.iter().zip(&self.places) {
             cells::check(report, graph, points, table, *place);
+            compared::check(report, &rows, table, *place);
         }
         for selecting in &self.selecting {
             let chosen = points.iter().any(|point| {

@@ -65,6 +65,13 @@ const fn inject(is: &'static [&'static str]) -> Condition {
 /// Every rule.
 pub const RULES: &[Rule] = &[
     Rule {
+        name: "lora_beside_none",
+        sentence: "with `inject = \"none\"` no projector is trained that `train_lora` could be a control of",
+        verdict: Verdict::NotApplicable,
+        kind: "train_lora",
+        conditions: &[Condition { through: &["projector"], field: "inject", is: &["none"] }],
+    },
+    Rule {
         name: "none_only_soc",
         sentence: "with `inject = \"none\"` there are no social tokens to pool over",
         verdict: Verdict::NotApplicable,

@@ -11,6 +11,7 @@ use super::{Plan, StepInput, Work};
 use crate::models::{Dinov2, GemmaConfig};
 use crate::social::transcripts::{self, Selection};
 use crate::stages::estimate::{Estimate, Expected, Network, Size};
+use crate::stages::frame_manifest::is_frame;
 use crate::store::Store;
 use crate::vision::frames::Manifest;
 
@@ -40,11 +41,11 @@ pub fn estimates(plan: &Plan<'_>, store: &Store) -> BTreeMap<usize, Estimate> {
                     let key = (path.display().to_string(), accepted());
                     seen.entry(key).or_insert_with_key(|(_, kinds)| look(path, kinds)).clone()
                 }
-                // Weights that were not read yet still say their shape.
+                // Weights that were not read yet still say their shape, and folders of frames their number.
                 StepInput::External { path, content: Content::Pending { .. }, .. } => {
                     let key = (path.display().to_string(), accepted());
                     seen.entry(key)
-                        .or_insert_with_key(|(_, kinds)| look_at_model(path, kinds).unwrap_or_default())
+                        .or_insert_with_key(|(_, kinds)| look_unread(path, kinds).unwrap_or_default())
                         .clone()
                 }
             };
@@ -61,7 +62,7 @@ pub fn estimates(plan: &Plan<'_>, store: &Store) -> BTreeMap<usize, Estimate> {
 /// step that cannot read it will say why.
 fn look(path: &Path, kinds: &str) -> Size {
     let has = |kind: &str| kinds.split(',').any(|accepted| accepted == kind);
-    if let Some(size) = look_at_model(path, kinds) {
+    if let Some(size) = look_unread(path, kinds) {
         return size;
     }
     let mut size = Size::default();
@@ -119,8 +120,14 @@ fn width(path: &Path) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(&text).ok()?["dim"].as_u64()
 }
 
-/// The size of a model, if `kinds` has one and `path` is one.
-fn look_at_model(path: &Path, kinds: &str) -> Option<Size> {
+/// The size of what tells it without being read: a model its shape, a folder of frames their number. `None` if `kinds` has
+/// neither or `path` is none.
+fn look_unread(path: &Path, kinds: &str) -> Option<Size> {
+    if kinds.split(',').any(|kind| kind == "frame_folder") {
+        let entries = walkdir::WalkDir::new(path).follow_links(true).into_iter().flatten();
+        let frames = entries.filter(|entry| entry.file_type().is_file() && is_frame(entry.path())).count();
+        return Some(Size { frames: Some(frames as u64), ..Size::default() });
+    }
     let network = kinds.split(',').find_map(|kind| match kind {
         "language_model" => GemmaConfig::read(path).ok().map(|config| Network::language(&config)),
         "encoder" => Dinov2::shape(path).ok().map(|config| Network::encoder(&config)),

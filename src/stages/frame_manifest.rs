@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::estimate::{Estimate, Expected, Size};
 use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
 use crate::vision::frames::{Frame, Manifest};
 
@@ -90,6 +91,11 @@ impl Stage for FrameManifest {
     const SUMMARY: &'static str = "Lists existing folders of frames, with the time of each";
     const GIVES: &'static [&'static str] = &["frames"];
     type Config = Config;
+
+    fn estimate(_config: &Config, inputs: &Expected) -> Estimate {
+        let frames = inputs.of("folder").frames;
+        Estimate { items: frames, size: Size { frames, ..Size::default() }, ..Estimate::default() }
+    }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         if !(config.fps.is_finite() && config.fps > 0.0) {
@@ -193,6 +199,12 @@ pub fn group_of(clip_id: &str, pattern: &regex::Regex) -> Result<String> {
     })
 }
 
+/// Whether a file is a frame by the ending of its name.
+pub fn is_frame(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    matches!(ending.as_deref(), Some("jpg" | "jpeg" | "png"))
+}
+
 /// The number of a frame's file: the last run of digits of its name without ending.
 pub fn number_of(path: &Path) -> Option<u64> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -206,8 +218,7 @@ fn clips_below(root: &Path) -> Result<BTreeMap<String, Vec<(u64, PathBuf)>>> {
     for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| StageError::new(format!("`{}`: {error}", root.display())))?;
         let path = entry.path();
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-        if !entry.file_type().is_file() || !matches!(ending.as_deref(), Some("jpg" | "jpeg" | "png")) {
+        if !entry.file_type().is_file() || !is_frame(path) {
             continue;
         }
         let number = number_of(path).ok_or_else(|| {

@@ -3,7 +3,7 @@
 //! The one stage in which the language model's weights are changed, by low-rank matrices beside them (Hu et al. 2021). A
 //! control: what a projector gains beyond an adapter of as many parameters, trained as long on the same samples and labels,
 //! is no adaptation to the form of the text. Give the projector's stage as `projector`: its prompt, its budget and its
-//! number of parameters are taken over. The loss of a step is the mean over the labelled tokens of its batch.
+//! number of parameters are taken over; inputs are not, and other clips than the projector's are refused. The loss of a step is the mean over the labelled tokens of its batch.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -194,7 +194,7 @@ impl Stage for TrainLora {
         let mut sequences = samples::build(&clips, &config.prompt(), &pos_set(), &*language, |_| Ok(&[]))?;
         sequences.retain(|sequence| !sequence.targets.is_empty());
         let prepared = injection::prepare(&sequences, None, &[], &[], language.pad)?;
-        let shape = shape(config, inputs, &language, &plain)?;
+        let shape = shape(config, inputs, &language, &clips, &plain)?;
         let (total, per_epoch) = config.schedule(prepared.len());
         let tracked = plain.clone().autodiff();
         let streams = Streams::new(config.seed, Self::KIND);
@@ -274,14 +274,22 @@ pub(super) fn load(
 }
 
 /// The shape as set, or with about as many parameters as the projector.
-fn shape(config: &Config, inputs: &Inputs, language: &LanguageModel, device: &Device) -> Result<LoraConfig> {
+fn shape(
+    config: &Config,
+    inputs: &Inputs,
+    language: &LanguageModel,
+    clips: &[Clip],
+    device: &Device,
+) -> Result<LoraConfig> {
     if config.targets.is_empty() {
         return Err(StageError::hint("`targets` is empty", "name the matrices to adapt, `[\"q_proj\", \"v_proj\"]`"));
     }
     let per_rank = LoraConfig::per_rank(&config.targets, language.gemma.config());
     let rank = match (config.rank, inputs.optional("projector")) {
         (0, Some(projector)) => {
-            let wanted = Trained::load(&projector.path, device)?.projector.num_params();
+            let trained = Trained::load(&projector.path, device)?;
+            check_clips(&trained, clips)?;
+            let wanted = trained.projector.num_params();
             ((wanted as f64 / per_rank as f64).round() as usize).max(1)
         }
         (0, None) => {
@@ -294,6 +302,26 @@ fn shape(config: &Config, inputs: &Inputs, language: &LanguageModel, device: &De
     };
     let alpha = if config.alpha > 0.0 { config.alpha } else { 2.0 * rank as f64 };
     Ok(LoraConfig { rank, alpha, targets: config.targets.clone() })
+}
+
+/// Fails where the projector is known to have been trained on other clips than these: its control must not have more to
+/// learn from, or less.
+fn check_clips(trained: &Trained, clips: &[Clip]) -> Result<()> {
+    let Some(description) = &trained.description else { return Ok(()) };
+    let of_projector: HashSet<&str> = description.trained_on.iter().map(String::as_str).collect();
+    let here: HashSet<&str> = clips.iter().map(|clip| clip.clip_id.as_str()).collect();
+    if of_projector.is_empty() || of_projector == here {
+        return Ok(());
+    }
+    let shared = here.intersection(&of_projector).count();
+    Err(StageError::hint(
+        format!(
+            "the adapter would be trained on {} clips and `projector` was on {}, {shared} of them the same",
+            here.len(),
+            of_projector.len()
+        ),
+        "give the `text`, `splits` and `split` that the projector was trained with, or `rank` for an adapter of its own",
+    ))
 }
 
 /// Losses that the summary tells, in nats per labelled token.

@@ -146,6 +146,18 @@ fn the_rank_matches_the_projector_and_what_does_not_fit_is_refused() {
     let (found, wanted) = (summary["parameters"].as_u64().unwrap() as f64, projector.num_params() as f64);
     let per_rank = found / summary["rank"].as_u64().unwrap() as f64;
     assert!((found - wanted).abs() <= (per_rank / 2.0).max(per_rank - wanted), "{found} for {wanted}");
+    // The same with a projector that tells what it was trained on: the same clips, or others.
+    let description = |clips: &[&str]| {
+        json!({"shape": ProjectorConfig::original(64, 64), "source": "features", "inject": "full", "settings": {},
+            "language": null, "trained_on": clips})
+    };
+    let tell = |clips: &[&str]| std::fs::write(given.join("projector.json"), description(clips).to_string()).unwrap();
+    tell(&["c3", "c2", "c1", "c0"]);
+    let control = |name: &str| world.train(name, json!({"rank": 0, "steps": 1}), &[("projector", "given")]);
+    control("same").unwrap();
+    tell(&["c0", "c1", "x"]);
+    let error = control("others").unwrap_err().to_string();
+    assert!(error.contains("on 4 clips and `projector` was on 3, 2 of them the same"), "{error}");
     let error = world.train("neither", json!({"rank": 0}), &[]).unwrap_err().to_string();
     assert!(error.contains("neither `rank` nor a projector"), "{error}");
     let error = world.train("nothing", json!({"targets": []}), &[]).unwrap_err().to_string();
