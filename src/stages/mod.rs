@@ -27,6 +27,7 @@ pub mod odd_one_out;
 pub mod perplexity;
 pub mod pretrain_lm;
 pub mod pretrain_vit;
+mod pretraining;
 pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;

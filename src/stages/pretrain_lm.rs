@@ -4,20 +4,18 @@
 //! to use what stands there; a social token has to be read by the frozen model later. Caption words and the end are
 //! predicted, tags are only read. Every batch is drawn afresh from the grammar. AdamW, warm-up, cosine to zero.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::checkpoint::Checkpoints;
-use super::estimate::{Memory, Network, Size};
+use super::estimate::Network;
+use super::pretraining::{Course, Learner};
 use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
-use crate::models::device;
 use crate::models::gemma::{Gemma, GemmaConfig};
-use crate::models::optimizer::{AdamW, AdamWConfig, cosine_with_warm_up};
-use crate::stats::random::Streams;
+use crate::models::optimizer::AdamWConfig;
+use crate::stats::random::{Stream, Streams};
 use crate::vision::world::World;
 use crate::vision::world::enumeration::{Enumeration, Knowledge};
 use crate::vision::world::tokens::{self, Document, Tagging, Vocabulary};
@@ -164,8 +162,18 @@ fn initial_deviation() -> f64 {
 
 /// Documents of the check after training.
 const CHECKED: usize = 1024;
-/// Steps between lines of `metrics.jsonl`.
-const METRIC_STEPS: u64 = 25;
+
+impl Config {
+    fn course(&self) -> Course {
+        let optimizer = AdamWConfig {
+            betas: (self.beta1, self.beta2),
+            weight_decay: self.weight_decay,
+            clip: (self.clip > 0.0).then_some(self.clip),
+            ..AdamWConfig::default()
+        };
+        Course { steps: self.steps, learning_rate: self.learning_rate, warm_up: self.warm_up, optimizer }
+    }
+}
 
 impl Stage for PretrainLm {
     const KIND: &'static str = "pretrain_lm";
@@ -182,18 +190,10 @@ impl Stage for PretrainLm {
         // Documents are about twice as long as their captions, tags and padding included.
         let tokens = 22 * config.world.clauses();
         let positions = config.batch * tokens;
-        // Weights, gradients and two moments; and what every layer keeps for its backward pass.
-        let memory = 16 * network.parameters
-            + (positions * config.layers * (24 * config.hidden + 6 * config.intermediate) * 4) as u64;
+        // What every layer keeps for its backward pass.
+        let kept = positions * config.layers * (24 * config.hidden + 6 * config.intermediate) * 4;
         let forward = network.forward(tokens as f64) + network.head() * tokens as f64;
-        Estimate {
-            parameters: Some(network.parameters),
-            flops: Some(3.0 * forward * (config.batch as u64 * config.steps) as f64),
-            memory: Some(Memory::fixed(memory)),
-            width: network.hidden,
-            size: Size { network: Some(network), ..Size::default() },
-            ..Estimate::default()
-        }
+        config.course().estimate(network, config.batch, forward, kept as u64)
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {
@@ -207,17 +207,28 @@ impl Stage for PretrainLm {
             ));
         }
         let vocabulary = Vocabulary::of(config.world);
-        let device = device::parse(context.device())?;
         let streams = Streams::new(config.seed, Self::KIND);
-        let mut checkpoints = Checkpoints::new(context);
-        let mut training = Training::start(config, &vocabulary, &streams, &device.autodiff(), checkpoints.resume()?)?;
-        while training.step < config.steps {
-            training.advance(config, &vocabulary, &streams, context)?;
-            checkpoints.advance(training.step, config.steps, |folder| training.save(folder))?;
-        }
+        let tagging = Tagging {
+            present: config.tags_present,
+            kept: config.tags_kept,
+            joined: config.tags_joined,
+            of_clip: config.tags_of_clip,
+        };
+        let draw = |count: usize, tagging: &Tagging, mut stream: Stream| -> Vec<Document> {
+            (0..count).map(|_| Document::draw(config.world, &vocabulary, tagging, &mut stream)).collect()
+        };
+        let model = config.course().train(
+            context,
+            |device| Gemma::init(&shape(config, vocabulary.size()), &streams, device),
+            |model, step| {
+                let documents = draw(config.batch, &tagging, streams.at(0, step, "documents"));
+                let (sum, count) = loss(model, &documents, &vocabulary);
+                sum.div_scalar(count as f64)
+            },
+        )?;
 
         let folder = context.folder();
-        training.model.save(folder)?;
+        model.save(folder)?;
         let path = folder.join("tokenizer.json");
         let tokenizer = format!("{:#}\n", vocabulary.tokenizer());
         std::fs::write(&path, tokenizer).map_err(StageError::io(&path))?;
@@ -225,10 +236,8 @@ impl Stage for PretrainLm {
         let enumeration = Enumeration::of(config.world);
         let bits = |present, kept| {
             let tagging = Tagging { present, kept, joined: 0.5, of_clip: 0.0 };
-            let mut stream = streams.named("check");
-            let documents: Vec<Document> =
-                (0..CHECKED).map(|_| Document::draw(config.world, &vocabulary, &tagging, &mut stream)).collect();
-            let (sum, _) = loss(&training.model, &documents, &vocabulary);
+            let documents = draw(CHECKED, &tagging, streams.named("check"));
+            let (sum, _) = loss(&model, &documents, &vocabulary);
             let nats: f32 = sum.inner().into_data().iter::<f32>().sum();
             f64::from(nats) / CHECKED as f64 / std::f64::consts::LN_2
         };
@@ -296,98 +305,30 @@ fn loss(model: &Gemma, documents: &[Document], vocabulary: &Vocabulary) -> (Tens
     ((nll * labelled).sum(), count)
 }
 
-/// A training under way.
-struct Training {
-    model: Gemma,
-    optimizer: AdamW,
-    /// Steps taken.
-    step: u64,
-}
-
-impl Training {
-    /// From a checkpoint (steps taken, folder), or from the beginning.
-    fn start(
-        config: &Config,
-        vocabulary: &Vocabulary,
-        streams: &Streams,
-        device: &Device,
-        checkpoint: Option<(u64, PathBuf)>,
-    ) -> Result<Self> {
-        let settings = AdamWConfig {
-            betas: (config.beta1, config.beta2),
-            weight_decay: config.weight_decay,
-            clip: (config.clip > 0.0).then_some(config.clip),
-            ..AdamWConfig::default()
-        };
-        if let Some((step, folder)) = checkpoint {
-            let model = Gemma::load(&folder, device, DType::F32)?;
-            let optimizer = AdamW::load(settings, &folder.join("optimizer.safetensors"), device)?;
-            return Ok(Self { model, optimizer, step });
-        }
-        let model = Gemma::init(&shape(config, vocabulary.size()), streams, device);
-        Ok(Self { model, optimizer: AdamW::new(settings), step: 0 })
-    }
-
-    fn advance(
-        &mut self,
-        config: &Config,
-        vocabulary: &Vocabulary,
-        streams: &Streams,
-        context: &Context,
-    ) -> Result<()> {
-        let tagging = Tagging {
-            present: config.tags_present,
-            kept: config.tags_kept,
-            joined: config.tags_joined,
-            of_clip: config.tags_of_clip,
-        };
-        let mut stream = streams.at(0, self.step, "documents");
-        let documents: Vec<Document> =
-            (0..config.batch).map(|_| Document::draw(config.world, vocabulary, &tagging, &mut stream)).collect();
-        let (sum, count) = loss(&self.model, &documents, vocabulary);
-        let mean = sum.div_scalar(count as f64);
-        let value: f32 = mean.clone().inner().into_data().iter::<f32>().sum();
-        let rate = config.learning_rate * cosine_with_warm_up(self.step, config.warm_up, config.steps);
-        let (model, norm) = self.optimizer.step(self.model.clone(), &mean.backward(), rate);
-        if !value.is_finite() || !norm.is_finite() {
-            return Err(StageError::hint(
-                format!("training diverged at step {}: loss {value}, norm of the gradient {norm}", self.step),
-                "lower `learning_rate` or raise `warm_up`",
-            ));
-        }
-        self.model = model;
-        self.step += 1;
-        if self.step.is_multiple_of(METRIC_STEPS) || self.step == config.steps {
-            context.metric(&json!({ "step": self.step, "loss": value, "learning_rate": rate, "norm": norm }))?;
-        }
-        Ok(())
-    }
-
+impl Learner for Gemma {
     fn save(&self, folder: &Path) -> Result<()> {
-        self.model.save(folder)?;
-        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+        Ok(Gemma::save(self, folder)?)
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<Self> {
+        Ok(Gemma::load(folder, device, DType::F32)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::checkpoint::stopping::{stopped, whole};
     use super::*;
+    use crate::models::device;
 
     fn config(steps: u64, seed: u64) -> Config {
         serde_json::from_value(json!({ "steps": steps, "batch": 8, "seed": seed, "warm_up": 2 })).expect("settings")
     }
 
     fn trained(config: &Config, scratch: Option<&Path>) -> (Vec<u8>, tempfile::TempDir) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let context = Context::new(
-            folder.path().to_owned(),
-            scratch.unwrap_or(folder.path()).to_owned(),
-            "cpu".into(),
-            Default::default(),
-            Default::default(),
-            &|_, _, _| {},
-        );
-        PretrainLm::run(config, &Inputs::default(), &context).expect("trains");
+        let folder = whole::<PretrainLm>(config, &Inputs::default(), scratch);
         (std::fs::read(folder.path().join("model.safetensors")).expect("weights"), folder)
     }
 
@@ -405,21 +346,7 @@ mod tests {
     #[test]
     fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
         let config = config(6, 0);
-        let scratch = tempfile::tempdir().expect("a temporary folder");
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let progress = |done, _: u64, _: &str| stop.store(done == 4, std::sync::atomic::Ordering::Relaxed);
-        let context = Context::new(
-            folder.path().to_owned(),
-            scratch.path().to_owned(),
-            "cpu".into(),
-            Default::default(),
-            stop.clone(),
-            &progress,
-        );
-        let error = PretrainLm::run(&config, &Inputs::default(), &context).expect_err("was asked to stop");
-        assert!(matches!(error, StageError::Cancelled));
-        assert!(scratch.path().join("checkpoint-4/model.safetensors").is_file());
+        let scratch = stopped::<PretrainLm>(&config, &Inputs::default(), 4);
         assert_eq!(trained(&config, Some(scratch.path())).0, trained(&config, None).0);
     }
 

@@ -6,7 +6,7 @@
 //! experiment. The head is left behind; what stays is an encoder that `encode_frames` takes, the counterpart of its
 //! untrained `random_vit`. AdamW, warm-up, cosine to zero.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
@@ -14,15 +14,13 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::checkpoint::Checkpoints;
-use super::estimate::{Memory, Network, Size};
+use super::estimate::Network;
+use super::pretraining::{Course, Learner};
 use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary};
 use crate::models::checkpoint::{self, Checkpoint};
-use crate::models::device;
 use crate::models::dinov2::{Dinov2, Dinov2Config, PositionResampling};
-use crate::models::optimizer::{AdamW, AdamWConfig, cosine_with_warm_up};
+use crate::models::optimizer::AdamWConfig;
 use crate::stats::random::{Stream, Streams};
 use crate::vision::image::Rgb;
 use crate::vision::world::World;
@@ -129,8 +127,6 @@ fn layer_scale() -> f64 {
 const CHECKED: usize = 1024;
 /// Frames of the check at a time.
 const CHECKED_AT_ONCE: usize = 128;
-/// Steps between lines of `metrics.jsonl`.
-const METRIC_STEPS: u64 = 25;
 
 impl Config {
     fn shape(&self) -> Dinov2Config {
@@ -144,6 +140,15 @@ impl Config {
             layer_scale: self.layer_scale,
             ..Dinov2Config::default()
         }
+    }
+
+    fn course(&self) -> Course {
+        let optimizer = AdamWConfig {
+            weight_decay: self.weight_decay,
+            clip: (self.clip > 0.0).then_some(self.clip),
+            ..AdamWConfig::default()
+        };
+        Course { steps: self.steps, learning_rate: self.learning_rate, warm_up: self.warm_up, optimizer }
     }
 }
 
@@ -173,30 +178,22 @@ impl Stage for PretrainVit {
         let network = Network::encoder(&config.shape());
         let tokens = (config.image / config.patch.max(1)).pow(2) + 1;
         let rows = (config.batch * tokens) as f64;
-        // Weights, gradients and two moments; and what every block keeps for its backward pass.
+        // What every block keeps for its backward pass, and the process itself.
         let kept = rows * (config.layers * (24 * config.hidden + 3 * config.heads * tokens) * 4) as f64;
-        Estimate {
-            parameters: Some(network.parameters),
-            flops: Some(3.0 * network.forward(tokens as f64) * (config.batch as u64 * config.steps) as f64),
-            memory: Some(Memory::fixed((kept as u64).saturating_add((60 << 20) + 16 * network.parameters))),
-            width: network.hidden,
-            size: Size { network: Some(network), ..Size::default() },
-            ..Estimate::default()
-        }
+        let forward = network.forward(tokens as f64);
+        config.course().estimate(network, config.batch, forward, (kept as u64).saturating_add(60 << 20))
     }
 
     fn run(config: &Config, _inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let device = device::parse(context.device())?;
         let streams = Streams::new(config.seed, Self::KIND);
-        let mut checkpoints = Checkpoints::new(context);
-        let mut training = Training::start(config, &streams, &device.autodiff(), checkpoints.resume()?)?;
-        while training.step < config.steps {
-            training.advance(config, &streams, context)?;
-            checkpoints.advance(training.step, config.steps, |folder| training.save(folder))?;
-        }
-        training.pupil.encoder.save(context.folder())?;
+        let pupil = config.course().train(
+            context,
+            |device| Pupil::init(config, &streams, device),
+            |pupil, step| pupil.loss(&Batch::draw(config, config.batch, &mut streams.at(0, step, "frames"))),
+        )?;
+        pupil.encoder.save(context.folder())?;
 
-        let (nats, right) = training.pupil.check(config, &mut streams.named("check"));
+        let (nats, right) = pupil.check(config, &mut streams.named("check"));
         let mut summary = Summary::new();
         let (mut told, mut available) = (0.0, 0.0);
         for (((name, values), nats), right) in attributes().into_iter().zip(nats).zip(right) {
@@ -260,6 +257,15 @@ impl Pupil {
         Self { encoder, weight: parameter(weight), bias: parameter(bias) }
     }
 
+    /// Random weights; the head begins near zero.
+    fn init(config: &Config, streams: &Streams, device: &Device) -> Self {
+        let encoder = Dinov2::init(&config.shape(), streams, PositionResampling::default(), device);
+        let width: usize = attributes().iter().map(|(_, values)| values.len()).sum();
+        let weight = streams.named("head").normals(config.hidden * width, 0.02);
+        let weight = TensorData::new(weight, [config.hidden, width]);
+        Self::new(encoder, weight, TensorData::new(vec![0f32; width], [1, width]), device)
+    }
+
     /// ln p of every value of every property, `[frames, values of all properties]`, of pixels `[frames, 3, side, side]`.
     fn logs(&self, pixels: Tensor<4>) -> Tensor<2> {
         let scores = self.encoder.cls(pixels).matmul(self.weight.val()) + self.bias.val();
@@ -319,70 +325,30 @@ fn places(shown: &[usize; 5]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// A training under way.
-struct Training {
-    pupil: Pupil,
-    optimizer: AdamW,
-    /// Steps taken.
-    step: u64,
-}
-
-impl Training {
-    /// From a checkpoint (steps taken, folder), or from the beginning.
-    fn start(config: &Config, streams: &Streams, device: &Device, checkpoint: Option<(u64, PathBuf)>) -> Result<Self> {
-        let settings = AdamWConfig {
-            weight_decay: config.weight_decay,
-            clip: (config.clip > 0.0).then_some(config.clip),
-            ..AdamWConfig::default()
-        };
-        let resampling = PositionResampling::default();
-        if let Some((step, folder)) = checkpoint {
-            let encoder = Dinov2::load(&folder, device, resampling)?;
-            let head = Checkpoint::open(&folder.join("head.safetensors"))?;
-            let (weight, bias) = (head.data("weight", DType::F32)?, head.data("bias", DType::F32)?);
-            let optimizer = AdamW::load(settings, &folder.join("optimizer.safetensors"), device)?;
-            return Ok(Self { pupil: Pupil::new(encoder, weight, bias, device), optimizer, step });
-        }
-        let encoder = Dinov2::init(&config.shape(), streams, resampling, device);
-        let width: usize = attributes().iter().map(|(_, values)| values.len()).sum();
-        let weight = streams.named("head").normals(config.hidden * width, 0.02);
-        let weight = TensorData::new(weight, [config.hidden, width]);
-        let pupil = Pupil::new(encoder, weight, TensorData::new(vec![0f32; width], [1, width]), device);
-        Ok(Self { pupil, optimizer: AdamW::new(settings), step: 0 })
-    }
-
-    fn advance(&mut self, config: &Config, streams: &Streams, context: &Context) -> Result<()> {
-        let batch = Batch::draw(config, config.batch, &mut streams.at(0, self.step, "frames"));
-        let loss = self.pupil.loss(&batch);
-        let value: f32 = loss.clone().inner().into_data().iter::<f32>().sum();
-        let rate = config.learning_rate * cosine_with_warm_up(self.step, config.warm_up, config.steps);
-        let (pupil, norm) = self.optimizer.step(self.pupil.clone(), &loss.backward(), rate);
-        if !value.is_finite() || !norm.is_finite() {
-            return Err(StageError::hint(
-                format!("training diverged at step {}: loss {value}, norm of the gradient {norm}", self.step),
-                "lower `learning_rate` or raise `warm_up`",
-            ));
-        }
-        self.pupil = pupil;
-        self.step += 1;
-        if self.step.is_multiple_of(METRIC_STEPS) || self.step == config.steps {
-            context.metric(&json!({ "step": self.step, "loss": value, "learning_rate": rate, "norm": norm }))?;
-        }
-        Ok(())
-    }
-
+impl Learner for Pupil {
     fn save(&self, folder: &Path) -> Result<()> {
-        self.pupil.encoder.save(folder)?;
-        let head = [("weight", self.pupil.weight.val()), ("bias", self.pupil.bias.val())];
+        self.encoder.save(folder)?;
+        let head = [("weight", self.weight.val()), ("bias", self.bias.val())];
         let head = head.into_iter().map(|(name, values)| (name.to_owned(), values.into_data())).collect();
-        checkpoint::save(&folder.join("head.safetensors"), head)?;
-        Ok(self.optimizer.save(&folder.join("optimizer.safetensors"))?)
+        Ok(checkpoint::save(&folder.join("head.safetensors"), head)?)
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let encoder = Dinov2::load(folder, device, PositionResampling::default())?;
+        let head = Checkpoint::open(&folder.join("head.safetensors"))?;
+        let (weight, bias) = (head.data("weight", DType::F32)?, head.data("bias", DType::F32)?);
+        Ok(Self::new(encoder, weight, bias, device))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::checkpoint::stopping::{stopped, whole};
     use super::*;
+    use crate::models::device;
+    use crate::models::optimizer::AdamW;
 
     fn config(steps: u64, seed: u64) -> Config {
         let settings = json!({ "steps": steps, "batch": 4, "seed": seed, "warm_up": 2, "layers": 2, "heads": 2 });
@@ -390,16 +356,7 @@ mod tests {
     }
 
     fn trained(config: &Config, scratch: Option<&Path>) -> (Vec<u8>, tempfile::TempDir) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let context = Context::new(
-            folder.path().to_owned(),
-            scratch.unwrap_or(folder.path()).to_owned(),
-            "cpu".into(),
-            Default::default(),
-            Default::default(),
-            &|_, _, _| {},
-        );
-        PretrainVit::run(config, &Inputs::default(), &context).expect("trains");
+        let folder = whole::<PretrainVit>(config, &Inputs::default(), scratch);
         (std::fs::read(folder.path().join("model.safetensors")).expect("weights"), folder)
     }
 
@@ -429,21 +386,7 @@ mod tests {
     #[test]
     fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
         let config = config(6, 0);
-        let scratch = tempfile::tempdir().expect("a temporary folder");
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let progress = |done, _: u64, _: &str| stop.store(done == 4, std::sync::atomic::Ordering::Relaxed);
-        let context = Context::new(
-            folder.path().to_owned(),
-            scratch.path().to_owned(),
-            "cpu".into(),
-            Default::default(),
-            stop.clone(),
-            &progress,
-        );
-        let error = PretrainVit::run(&config, &Inputs::default(), &context).expect_err("was asked to stop");
-        assert!(matches!(error, StageError::Cancelled));
-        assert!(scratch.path().join("checkpoint-4/head.safetensors").is_file());
+        let scratch = stopped::<PretrainVit>(&config, &Inputs::default(), 4);
         assert_eq!(trained(&config, Some(scratch.path())).0, trained(&config, None).0);
     }
 
@@ -452,17 +395,18 @@ mod tests {
         let device = device::parse("cpu").expect("the default backend").autodiff();
         let config = config(60, 0);
         let streams = Streams::new(0, "test");
-        let mut training = Training::start(&config, &streams, &device, None).expect("starts");
+        let pupil = Pupil::init(&config, &streams, &device);
+        let mut optimizer = AdamW::new(config.course().optimizer);
         let batch = Batch::draw(&config, 8, &mut streams.named("frames"));
         // The head starts small: every property is as good as guessed.
         let guessed = [6.0f64, 8.0, 5.0, 4.0, 4.0].map(f64::ln).iter().sum::<f64>() / 5.0;
         let value = |pupil: &Pupil| f64::from(pupil.loss(&batch).inner().into_data().iter::<f32>().sum::<f32>());
-        assert!((value(&training.pupil) - guessed).abs() < 0.1, "{} and {guessed}", value(&training.pupil));
+        assert!((value(&pupil) - guessed).abs() < 0.1, "{} and {guessed}", value(&pupil));
         // A head without weights gives −ln of softmax(bias) at the shown places, here counted by hand.
         let plain = device.clone().without_autodiff();
         let biases: Vec<f32> = (0..27).map(|place| (place % 7) as f32 * 0.3).collect();
         let fixed = Pupil::new(
-            training.pupil.encoder.clone(),
+            pupil.encoder.clone(),
             TensorData::new(vec![0f32; 64 * 27], [64, 27]),
             TensorData::new(biases.clone(), [1, 27]),
             &device,
@@ -479,13 +423,14 @@ mod tests {
         }
         assert!((value(&fixed) - expected).abs() < 1e-5, "{} and {expected}", value(&fixed));
         // No parameter is left off the tape.
-        let (before, gradients) = (training.pupil.clone(), training.pupil.loss(&batch).backward());
+        let gradients = pupil.loss(&batch).backward();
         let pixels = Tensor::<4>::from_data(batch.pixels.clone(), (&plain, DType::F32));
         let logs = |pupil: &Pupil| pupil.logs(pixels.clone().autodiff()).inner().into_data();
-        training.pupil = training.optimizer.step(training.pupil, &gradients, 1e-2).0;
-        assert_ne!(logs(&before), logs(&training.pupil));
+        let stepped = optimizer.step(pupil.clone(), &gradients, 1e-2).0;
+        assert_ne!(logs(&pupil), logs(&stepped));
         let moments = tempfile::tempdir().expect("a temporary folder");
-        training.save(moments.path()).expect("saves");
+        stepped.save(moments.path()).expect("saves");
+        optimizer.save(&moments.path().join("optimizer.safetensors")).expect("saves");
         let state = Checkpoint::open(&moments.path().join("optimizer.safetensors")).expect("a state");
         let weights = Checkpoint::open(&moments.path().join("model.safetensors")).expect("weights");
         // Hugging Face's names split queries, keys and values of each of two blocks, and the mask token is not there.

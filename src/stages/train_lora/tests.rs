@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::super::checkpoint::stopping::{stopped, whole};
 use super::super::perplexity::Perplexity;
 use super::super::{Input, Inputs};
 use super::*;
@@ -99,38 +100,13 @@ fn the_adapter_lowers_the_bits_and_a_seed_fixes_every_byte() {
 fn a_resumed_training_ends_with_the_same_bytes() {
     let world = World::new();
     world.train("whole", json!({"steps": 7}), &[]).unwrap();
-    let out = world.path("parts");
-    std::fs::create_dir(&out).unwrap();
     let fields = json!({"text": "data:text", "batch": 2, "steps": 7, "lr": 1e-2, "warmup": 0.0, "rank": 2});
     let config: Config = serde_json::from_value(fields).unwrap();
-    let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stop = cancelled.clone();
-    let progress = move |done: u64, _: u64, unit: &str| {
-        if done == 3 && unit == "step" {
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    };
-    let folder = |name: &str| {
-        let path = world.path(name);
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    };
-    let first =
-        Context::new(out.clone(), folder("scratch"), "cpu".into(), Default::default(), cancelled.clone(), &progress);
-    assert!(matches!(TrainLora::run(&config, &world.inputs(&[]), &first), Err(StageError::Cancelled)));
-    cancelled.store(false, std::sync::atomic::Ordering::Relaxed);
-    let second = Context::new(
-        folder("after"),
-        folder("scratch"),
-        "cpu".into(),
-        Default::default(),
-        Default::default(),
-        &|_, _, _| {},
-    );
-    TrainLora::run(&config, &world.inputs(&[]), &second).unwrap();
+    let scratch = stopped::<TrainLora>(&config, &world.inputs(&[]), 3);
+    let after = whole::<TrainLora>(&config, &world.inputs(&[]), Some(scratch.path()));
     for file in ["adapter_model.safetensors", "metrics.jsonl"] {
-        let read = |name: &str| std::fs::read(world.path(name).join(file)).unwrap();
-        assert_eq!(read("whole"), read("after"), "{file}");
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert_eq!(read(&world.path("whole")), read(after.path()), "{file}");
     }
 }
 
