@@ -7,7 +7,6 @@ import json
 import pickle
 import runpy
 import struct
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -350,20 +349,19 @@ for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DE
     seed("archive", name, held.getvalue())
 
 # PyTorch's containers: the zip of the tests, and by the same stand-in classes the legacy stream, tar and a bare pickle.
-sys.argv = ["make_projector_only.py", str(HERE / "corpus/projector.pt")]
-made = runpy.run_path(str(ROOT / "tests/data/make_projector_only.py"))
-Path(sys.argv[1]).unlink()
+made = runpy.run_path(str(ROOT / "tests/data/make_torch.py"))
+state, storages = made["projector"]()
 seed("torch", "zip", (ROOT / "tests/data/projector_only.pt").read_bytes())
 for name in ("dino_student", "expanded"):
     seed("torch", name, (ROOT / f"tests/data/{name}.pt").read_bytes())
 held = io.BytesIO()
 for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}):
     pickle.dump(value, held, 2)
-made["Pickler"](held, 2).dump(made["state"])
-keys = sorted(made["storages"])
+made["Pickler"](held, 2).dump(state)
+keys = sorted(storages)
 pickle.dump(keys, held, 2)
 for key in keys:
-    held.write(struct.pack("<q", len(made["storages"][key]) // 4) + made["storages"][key])
+    held.write(struct.pack("<q", len(storages[key]) // 4) + storages[key])
 seed("torch", "legacy", held.getvalue())
 seed("torch", "pickle", pickle.dumps({"a": 1, "b": [1.5, None, True, "x", b"y"]}, 2))
 seed("torch", "pickle-4", pickle.dumps({"state": {"a": (1, 2)}, "c": 2 ** 70}, 4))

@@ -175,8 +175,8 @@ projector = "model:given"
 inject = "full"
 "#;
 
-/// A projector of 4 → 64 → 64 values with the original's names, as `tests/data/make_projector_only.py` writes it; `sign`
-/// times its values.
+/// A projector of 4 → 64 → 64 values with the original's names, as `tests/data/make_torch.py` writes it; `sign` times
+/// its values.
 fn projector(path: &Path, sign: f32) {
     let shapes: [(&str, &[usize]); 8] = [
         ("net.0.g", &[4]),
