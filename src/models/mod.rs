@@ -4,6 +4,7 @@
 //! (`Arc<Gemma>` in the model cache): Burn's parameters are `Sync` from 0.22 on, which a test below keeps true.
 
 pub mod checkpoint;
+mod dense;
 pub mod device;
 pub mod dinov2;
 pub mod gemma;

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Checkpoint, CheckpointError, Expected};
+use super::dense::Dense;
 use crate::stats::random::Streams;
 
 /// Of ScaleShift, as in the original project until November 2025.
@@ -153,19 +154,6 @@ impl ScaleShift {
         }
         let root = (x.clone() * x.clone()).mean_dim(1).add_scalar(config.epsilon).sqrt();
         x / root * gain.unsqueeze() + self.b.val().unsqueeze()
-    }
-}
-
-/// `x · wᵀ + b`, with the weight `[output, input]` as stored.
-#[derive(Module, Debug)]
-struct Dense {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl Dense {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
 }
 

@@ -16,6 +16,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::models::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::models::dense::Dense;
 use crate::stats::random::Streams;
 pub use config::Dinov2Config;
 use config::{Naming, QUERY_KEY_VALUE};
@@ -31,19 +32,6 @@ struct Norm {
 impl Norm {
     fn forward(&self, x: Tensor<2>, epsilon: f64) -> Tensor<2> {
         layer_norm(x, self.weight.val(), Some(self.bias.val()), epsilon)
-    }
-}
-
-/// `x · wᵀ + b`, with the weight `[output, input]` as stored.
-#[derive(Module, Debug)]
-struct Dense {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl Dense {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
 }
 
