@@ -21,6 +21,47 @@ pub enum Correction {
     None,
 }
 
+/// Which p values are corrected together, and how.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Correcting {
+    /// How p values are corrected for their number.
+    #[serde(default)]
+    pub correction: Correction,
+    /// The tests that are corrected together: `all` rows, or the rows that agree on this axis.
+    #[serde(default = "family")]
+    #[schemars(extend("x-coordinates" = ["all"]))]
+    pub family: String,
+}
+
+fn family() -> String {
+    "all".to_owned()
+}
+
+impl Correcting {
+    /// Adds the figure `adjusted`: `p_value` corrected over all rows, or over those that agree on the axis `family`. Rows
+    /// without a p are left as they are.
+    pub(super) fn adjust(&self, rows: &mut [Row], (p_value, adjusted): (&str, &str)) {
+        let mut families: BTreeMap<Option<String>, Vec<(usize, f64)>> = BTreeMap::new();
+        for (index, row) in rows.iter().enumerate() {
+            if let Some(p) = row.figures.get(p_value).and_then(serde_json::Value::as_f64) {
+                families.entry(row.coordinates.get(&self.family).cloned()).or_default().push((index, p));
+            }
+        }
+        for members in families.into_values() {
+            let p_values: Vec<f64> = members.iter().map(|&(_, p)| p).collect();
+            let corrected = if self.correction == Correction::Holm { holm(&p_values) } else { p_values };
+            for ((row, _), p) in members.into_iter().zip(corrected) {
+                rows[row].figures.insert(adjusted.to_owned(), p.into());
+            }
+        }
+    }
+}
+
+/// The default of every `average`.
+pub(super) fn average() -> Vec<String> {
+    vec!["seed".to_owned()]
+}
+
 pub(super) type Coordinates = BTreeMap<String, String>;
 /// Artifacts of a minuend and its subtrahend.
 pub(super) type Pair = (PathBuf, PathBuf);
@@ -116,24 +157,6 @@ pub(super) fn rows<T>(
         ));
     }
     Ok(rows.into_iter().collect())
-}
-
-/// Adds the figure `adjusted`: `p_value` corrected over all rows, or over those that agree on the axis `family`. Rows
-/// without a p are left as they are.
-pub(super) fn adjust(correction: Correction, family: &str, rows: &mut [Row], (p_value, adjusted): (&str, &str)) {
-    let mut families: BTreeMap<Option<String>, Vec<(usize, f64)>> = BTreeMap::new();
-    for (index, row) in rows.iter().enumerate() {
-        if let Some(p) = row.figures.get(p_value).and_then(serde_json::Value::as_f64) {
-            families.entry(row.coordinates.get(family).cloned()).or_default().push((index, p));
-        }
-    }
-    for members in families.into_values() {
-        let p_values: Vec<f64> = members.iter().map(|&(_, p)| p).collect();
-        let corrected = if correction == Correction::Holm { holm(&p_values) } else { p_values };
-        for ((row, _), p) in members.into_iter().zip(corrected) {
-            rows[row].figures.insert(adjusted.to_owned(), p.into());
-        }
-    }
 }
 
 /// Sample standard deviation; `None` for fewer than two values.

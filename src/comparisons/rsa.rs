@@ -12,7 +12,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pairing::{Coordinates, Correction, Pair, adjust, deviation, pairs};
+use super::pairing::{Coordinates, Correcting, Pair, average, deviation, pairs};
 use super::{Arm, Comparison, Row, Selection};
 use crate::npy::{self, Array};
 use crate::social::judgments::Judgments;
@@ -21,6 +21,7 @@ use crate::stages::embed::layer_named;
 use crate::stages::rsa::{Results, Weight};
 use crate::stages::{Context, Result, StageError, Summary};
 use crate::stats::bootstrap::two_sided_p;
+use crate::stats::defaults;
 use crate::stats::inference::{Inference, Settings};
 use crate::stats::pairs::{Judged, Modelled};
 use crate::stats::permutation::{Side, p_value};
@@ -55,63 +56,35 @@ pub struct Config {
     /// This layer instead of the one that each point's stage fixes.
     #[serde(default)]
     pub layer: Option<String>,
-    /// How p values are corrected for their number.
-    #[serde(default)]
-    pub correction: Correction,
-    /// The tests that are corrected together: `all` rows, or the rows that agree on this axis.
-    #[serde(default = "family")]
-    #[schemars(extend("x-coordinates" = ["all"]))]
-    pub family: String,
+    /// How p values are corrected.
+    #[serde(flatten)]
+    pub correcting: Correcting,
     /// Which permuted scores count as extreme.
     #[serde(default)]
     pub side: Side,
     /// Permutations of clip labels.
-    #[serde(default = "draws")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(min = 100, max = 10_000_000))]
     pub permutations: usize,
     /// Bootstrap draws of clips.
-    #[serde(default = "draws")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(min = 100, max = 10_000_000))]
     pub replicates: usize,
     /// Permutations and bootstrap draws of cross-validated scores, in each of which layers are chosen anew.
-    #[serde(default = "cv_draws")]
+    #[serde(default = "defaults::cv_draws")]
     #[schemars(range(min = 100, max = 10_000_000))]
     pub cv_draws: usize,
     /// Folds of clips for the cross-validated choice of a layer.
-    #[serde(default = "folds")]
+    #[serde(default = "defaults::folds")]
     #[schemars(range(min = 2, max = 1000))]
     pub folds: usize,
     /// Share of the draws inside an interval.
-    #[serde(default = "confidence")]
+    #[serde(default = "defaults::confidence")]
     #[schemars(range(min = 0.5, max = 0.9999))]
     pub confidence: f64,
     /// Seed of permutations, draws and folds, the same for all conditions.
     #[serde(default)]
     pub seed: u64,
-}
-
-fn average() -> Vec<String> {
-    vec!["seed".to_owned()]
-}
-
-fn family() -> String {
-    "all".to_owned()
-}
-
-fn draws() -> usize {
-    10_000
-}
-
-fn cv_draws() -> usize {
-    1000
-}
-
-fn folds() -> usize {
-    5
-}
-
-fn confidence() -> f64 {
-    0.95
 }
 
 impl Comparison for Rsa {
@@ -163,7 +136,7 @@ impl Comparison for Rsa {
                 ));
             }
         };
-        adjust(config.correction, &config.family, &mut rows, ("p_value", "p_adjusted"));
+        config.correcting.adjust(&mut rows, ("p_value", "p_adjusted"));
         Ok(rows)
     }
 }

@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pairing::{Coordinates, Correction, adjust, axes, deviation, listed, rows, side};
+use super::pairing::{Coordinates, Correcting, average, axes, deviation, listed, rows, side};
 use super::targets::Tables;
 use super::{Arm, Comparison, Row, Selection, verdict};
 use crate::stages::{Context, Result, StageError, Summary};
 use crate::stats::bootstrap::{equivalence_p, percentile, ratio_replicates, two_sided_p};
+use crate::stats::defaults;
 use crate::stats::random::Streams;
 
 /// See the module.
@@ -87,45 +88,25 @@ pub struct Config {
     /// What is drawn together.
     #[serde(default)]
     pub cluster: Cluster,
-    /// How p values are corrected for their number.
-    #[serde(default)]
-    pub correction: Correction,
-    /// The tests that are corrected together: `all` rows, or the rows that agree on this axis.
-    #[serde(default = "family")]
-    #[schemars(extend("x-coordinates" = ["all"]))]
-    pub family: String,
+    /// How p values are corrected.
+    #[serde(flatten)]
+    pub correcting: Correcting,
     /// A difference within ± this many bits per word counts as none: rows get `equivalent`, true when the interval of
     /// share 2 · `confidence` − 1 lies within (two one-sided tests).
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub margin: Option<f64>,
     /// Bootstrap replicates.
-    #[serde(default = "replicates")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(min = 100))]
     pub replicates: usize,
     /// Share of the replicates inside the interval.
-    #[serde(default = "confidence")]
+    #[serde(default = "defaults::confidence")]
     #[schemars(range(min = 0.5, max = 0.9999))]
     pub confidence: f64,
     /// Draws the clusters.
     #[serde(default)]
     pub seed: u64,
-}
-
-fn average() -> Vec<String> {
-    vec!["seed".to_owned()]
-}
-
-fn family() -> String {
-    "all".to_owned()
-}
-
-fn replicates() -> usize {
-    10_000
-}
-
-fn confidence() -> f64 {
-    0.95
 }
 
 impl Comparison for Scores {
@@ -182,7 +163,7 @@ impl Comparison for Scores {
             rows.push(Row { coordinates, figures });
         }
         for figures in [("p_value", "p_adjusted"), ("dependence_p_value", "dependence_p_adjusted")] {
-            adjust(config.correction, &config.family, &mut rows, figures);
+            config.correcting.adjust(&mut rows, figures);
         }
         verdict::judge(config, &mut rows);
         Ok(rows)

@@ -1,6 +1,7 @@
 //! Statistics: random streams, ranks, similarity matrices, permutation, resampling, reliability.
 
 pub mod bootstrap;
+pub mod defaults;
 mod dense;
 pub mod distributions;
 pub mod inference;
