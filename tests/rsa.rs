@@ -88,6 +88,19 @@ impl World {
         path
     }
 
+    /// The cosines of the vectors of layer `last` as a CSV: the clips in another order, with a column of names.
+    fn elsewhere(&self, embeddings: &Path) -> PathBuf {
+        let rows = vectors(embeddings, (0..CLIPS).rev());
+        let values = matrix(&rows, Similarity::Cosine).expect("no vector is 0");
+        let mut text = (0..CLIPS).rev().map(|clip| format!(",{}", name(clip))).collect::<String>() + "\n";
+        for (row, clip) in values.chunks(CLIPS).zip((0..CLIPS).rev()) {
+            text += &(name(clip) + &row.iter().map(|value| format!(",{value}")).collect::<String>() + "\n");
+        }
+        let path = self.path("elsewhere").join("cosines.csv");
+        std::fs::write(&path, text).expect("writes");
+        path
+    }
+
     fn run(
         &self,
         kind: &str,
@@ -112,6 +125,13 @@ impl World {
         let human = self.folder.path().join("human/triplets.csv");
         self.run("rsa", to, settings, &[("embeddings", embeddings), ("human", &human)])
     }
+}
+
+/// Vectors of layer `last` of these clips.
+fn vectors(embeddings: &Path, clips: impl Iterator<Item = usize>) -> Vec<Vec<f64>> {
+    let table = npy::read_npz_array::<f32>(&embeddings.join("embeddings.npz"), "all.last");
+    let table = table.expect("reads").expect("is there");
+    clips.map(|clip| table.row(clip).iter().map(|&x| f64::from(x)).collect()).collect()
 }
 
 fn few(mut settings: Value) -> Value {
@@ -144,10 +164,7 @@ fn the_curve_the_fixed_layer_the_chosen_one_and_the_best() {
     assert_eq!((header.len(), header[0].as_str()), (CLIPS, "c00"), "no column of names");
     let human: Vec<Vec<Option<f64>>> =
         human.records().map(|row| row.expect("reads").iter().map(|cell| cell.parse().ok()).collect()).collect();
-    let table: Array<f32> =
-        npy::read_npz_array(&embeddings.join("embeddings.npz"), "all.last").expect("reads").expect("is there");
-    let rows: Vec<Vec<f64>> = (0..CLIPS).map(|clip| table.row(clip).iter().map(|&x| f64::from(x)).collect()).collect();
-    let model = matrix(&rows, Similarity::Cosine).expect("no vector is 0");
+    let model = matrix(&vectors(&embeddings, 0..CLIPS), Similarity::Cosine).expect("no vector is 0");
     let (ours, theirs): (Vec<f64>, Vec<f64>) =
         upper_triangle(CLIPS).filter_map(|(i, j)| Some((model[i * CLIPS + j], human[i][j]?))).unzip();
     let last = &results["layers"][2];
@@ -401,6 +418,72 @@ fn choices_are_made_by_the_most_similar_pair() {
     assert!(number(&summary, "agreement") > 0.4);
 }
 
+#[test]
+fn choices_can_be_made_by_a_matrix_from_elsewhere() {
+    let world = World::new();
+    let human = world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 1.0]);
+    let elsewhere = world.elsewhere(&embeddings);
+    let inputs = [("embeddings", embeddings.as_path()), ("matrix", elsewhere.as_path()), ("human", human.as_path())];
+    let choose = |to: &str, settings: Value, inputs: &[(&str, &Path)]| world.run("odd_one_out", to, settings, inputs);
+    for labels in [json!({}), json!({ "labels": "permuted", "labels_seed": 3 })] {
+        let mut settings = labels;
+        settings["replicates"] = 200.into();
+        let (of_vectors, vectors) = choose("vectors", settings.clone(), &[inputs[0], inputs[2]]).expect("runs");
+        settings["layer"] = "7".into();
+        let (of_matrix, folder) = choose("matrix", settings, &inputs[1..]).expect("a layer means nothing");
+        assert_eq!(of_matrix, of_vectors);
+        let layers = json_of(&folder.join("odd_one_out.json"))["layers"].clone();
+        assert_eq!((layers.as_array().map(Vec::len), &layers[0]["layer"]), (Some(1), &json!("matrix")));
+        let pairing = |folder: &Path| std::fs::read_to_string(folder.join("pairing.csv")).ok();
+        assert_eq!(pairing(&folder), pairing(&vectors));
+    }
+    for (given, what) in [(&inputs[2..], "neither"), (&inputs[..], "both")] {
+        let error = choose("none", json!({}), given).expect_err("cannot be").to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn permuted_labels_choose_by_the_vectors_of_the_clips_that_the_file_names() {
+    let world = World::new();
+    let human = world.judge();
+    let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 1.0]);
+    let inputs = [("embeddings", embeddings.as_path()), ("human", human.as_path())];
+    let accuracy = |to: &str, settings: Value| {
+        let (summary, folder) = world.run("odd_one_out", to, settings, &inputs).expect("runs");
+        (number(&summary, "accuracy"), folder)
+    };
+    let (own, folder) = accuracy("own", json!({ "replicates": 0 }));
+    assert!(own > 0.6 && !folder.join("pairing.csv").exists());
+    let (permuted, folder) = accuracy("permuted", json!({ "replicates": 0, "labels": "permuted" }));
+    let sources: BTreeMap<String, String> =
+        soctok::social::pairing::read(&folder).expect("reads").into_iter().collect();
+    let mut used: Vec<&String> = sources.values().collect();
+    used.sort_unstable();
+    assert_eq!(used, sources.keys().collect::<Vec<_>>(), "every clip's vectors are used once");
+    // Trial by trial, from the cosines themselves.
+    let model = matrix(&vectors(&embeddings, 0..CLIPS), Similarity::Cosine).expect("no vector is 0");
+    let place = |clip: &str| sources[clip][1..].parse::<usize>().expect("a number");
+    let of = |a: &str, b: &str| model[place(a) * CLIPS + place(b)];
+    let (mut trials, mut right) = (0, 0);
+    for row in csv::Reader::from_path(&human).expect("reads").records() {
+        let row = row.expect("reads");
+        let [odd, shown @ ..] = [&row[4], &row[1], &row[2], &row[3]];
+        let kept: Vec<&str> = shown.into_iter().filter(|&clip| clip != odd).collect();
+        if let [first, second] = kept[..]
+            && first != second
+        {
+            trials += 1;
+            right += usize::from(of(first, second) > of(first, odd).max(of(second, odd)));
+        }
+    }
+    assert!((permuted - right as f64 / trials as f64).abs() < 1e-12, "{permuted}, {right} of {trials}");
+    assert!((permuted - 1.0 / 3.0).abs() < 0.15, "{permuted}");
+    let other = accuracy("other", json!({ "replicates": 0, "labels": "permuted", "labels_seed": 1 })).0;
+    assert_ne!(other, permuted);
+}
+
 /// The simulated world's perfect readers and viewers reach the ceilings that the simulation wrote, through the files and
 /// the stage that every model's similarity can go through.
 #[test]
@@ -435,18 +518,7 @@ fn a_matrix_from_elsewhere_scores_as_the_vectors_that_it_was_made_of() {
     let human = world.judge();
     let embeddings = world.embed("embeddings", 2, [0.0, 0.5, 0.9]);
     let (of_vectors, _) = world.rsa("vectors", few(json!({ "layers": ["last"] })), &embeddings).expect("runs");
-    let table: Array<f32> =
-        npy::read_npz_array(&embeddings.join("embeddings.npz"), "all.last").expect("reads").expect("is there");
-    // The clips in another order, with a column of names.
-    let order: Vec<usize> = (0..CLIPS).rev().collect();
-    let rows = order.iter().map(|&clip| table.row(clip).iter().map(|&x| f64::from(x)).collect());
-    let values = matrix(&rows.collect::<Vec<Vec<f64>>>(), Similarity::Cosine).expect("no vector is 0");
-    let mut text = order.iter().map(|&clip| format!(",{}", name(clip))).collect::<String>() + "\n";
-    for (row, &clip) in values.chunks(CLIPS).zip(&order) {
-        text += &(name(clip) + &row.iter().map(|value| format!(",{value}")).collect::<String>() + "\n");
-    }
-    let path = world.path("elsewhere").join("cosines.csv");
-    std::fs::write(&path, &text).expect("writes");
+    let path = world.elsewhere(&embeddings);
     let inputs = [("matrix", path.as_path()), ("human", human.as_path())];
     let (of_matrix, _) =
         world.run("rsa", "matrix", few(json!({ "layer": "7" })), &inputs).expect("a layer means nothing");
@@ -483,13 +555,8 @@ fn permuted_labels_give_every_clip_the_vectors_of_the_one_that_the_file_names() 
     let mut sources: Vec<&str> = pairs.iter().map(|(_, source)| source.as_str()).collect();
     let human = Judgments::read(&folder.join("human.csv"), None, None, Repeats::LeaveOut).expect("reads");
     assert_eq!(pairs.iter().map(|(clip, _)| clip).collect::<Vec<_>>(), human.clips.iter().collect::<Vec<_>>());
-    let table: Array<f32> =
-        npy::read_npz_array(&embeddings.join("embeddings.npz"), "all.last").expect("reads").expect("is there");
-    let rows = sources.iter().map(|source| {
-        let clip: usize = source[1..].parse().expect("a number");
-        table.row(clip).iter().map(|&x| f64::from(x)).collect()
-    });
-    let model = matrix(&rows.collect::<Vec<Vec<f64>>>(), Similarity::Cosine).expect("no vector is 0");
+    let rows = vectors(&embeddings, sources.iter().map(|source| source[1..].parse().expect("a number")));
+    let model = matrix(&rows, Similarity::Cosine).expect("no vector is 0");
     let (ours, theirs): (Vec<f64>, Vec<f64>) =
         upper_triangle(CLIPS).filter_map(|(i, j)| Some((model[i * CLIPS + j], human.values[i * CLIPS + j]?))).unzip();
     let expected = spearman(&ours, &theirs).expect("varies").0;

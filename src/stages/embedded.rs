@@ -1,17 +1,21 @@
-//! The model's side of a comparison: the vectors that an `embed` stage left, or a ready-made matrix, and the similarity of
-//! clips that they give.
+//! The model's side of a comparison with people: the vectors that an `embed` stage left, or a ready-made matrix, and the
+//! similarity of clips that they give.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::embed::{Description, layer_named};
-use super::{Result, StageError};
+use super::{Inputs, Reference, Result, StageError};
 use crate::npy::{self, Array};
 use crate::social::columns::{Columns, broken};
 use crate::social::judgments::Judgments;
 use crate::social::packs::read_json;
 use crate::social::pooling::Positions;
 use crate::stats::rsm::{Similarity, matrix};
+use crate::stats::triplets::Repeats;
 
 /// Vectors of one pool.
 pub(super) struct Embedded<'a> {
@@ -115,6 +119,35 @@ impl<'a> Embedded<'a> {
     }
 }
 
+/// Whose similarity is compared: settings of the stages that compare it with people's.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Compared {
+    /// Pooled vectors; or give `matrix`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["embeddings"]))]
+    pub embeddings: Option<Reference>,
+    /// A ready-made similarity matrix instead of vectors: what another program, a simulation or other people say of the
+    /// same clips, in the forms of `human`, by the clips' names. It is one layer, called `matrix`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["judgments"]))]
+    pub matrix: Option<Reference>,
+    /// Of a folder given as `matrix`, this file.
+    #[serde(default)]
+    pub matrix_file: Option<String>,
+}
+
+impl Compared {
+    /// One of the two must be given.
+    pub(super) fn check(&self) -> Result<()> {
+        let what = match (&self.embeddings, &self.matrix) {
+            (None, None) => "neither `embeddings` nor `matrix` is given",
+            (Some(_), Some(_)) => "both `embeddings` and `matrix` are given",
+            _ => return Ok(()),
+        };
+        Err(StageError::hint(what, "give the vectors of an `embed` stage, or a similarity matrix"))
+    }
+}
+
 /// What human judgments are compared with.
 pub(super) enum Model<'a> {
     /// Pooled vectors.
@@ -126,7 +159,26 @@ pub(super) enum Model<'a> {
 /// The one layer of a ready-made matrix.
 const MATRIX: &str = "matrix";
 
-impl Model<'_> {
+impl<'a> Model<'a> {
+    /// Opens the input `matrix`, of which `repeats` counts if it is made of trials; or `embeddings`.
+    ///
+    /// # Errors
+    /// What [`Judgments::read`] or [`Embedded::open`] finds wrong.
+    pub(super) fn open(
+        inputs: &'a Inputs,
+        compared: &Compared,
+        (positions, similarity): (Positions, Similarity),
+        repeats: Repeats,
+    ) -> Result<Self> {
+        match inputs.optional("matrix") {
+            Some(matrix) => {
+                let file = compared.matrix_file.as_deref();
+                Ok(Self::Matrix(Judgments::read(&matrix.path, file, None, repeats)?))
+            }
+            None => Ok(Self::Vectors(Embedded::open(&inputs.get("embeddings")?.path, positions, similarity)?)),
+        }
+    }
+
     /// Whether the clip has a vector, or a row.
     pub(super) fn has(&self, clip: &str) -> bool {
         match self {

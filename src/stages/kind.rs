@@ -226,9 +226,16 @@ pub fn schema_of<C: JsonSchema>() -> Value {
         .into_generator()
         .into_root_schema_for::<C>()
         .to_value();
+    let Some(object) = schema.as_object_mut() else { return schema };
     // A type that takes others in (`flatten`) has all their fields among its own, so the plainer word says the same.
-    if let Some(denied) = schema.as_object_mut().and_then(|schema| schema.remove("unevaluatedProperties")) {
-        schema["additionalProperties"] = denied;
+    if let Some(denied) = object.remove("unevaluatedProperties") {
+        object.insert("additionalProperties".to_owned(), denied);
+    }
+    // It also has their description where they stand; the order is to be that of a type that takes none in.
+    for last in ["description", "title", "$schema"] {
+        if let Some(value) = object.shift_remove(last) {
+            object.insert(last.to_owned(), value);
+        }
     }
     schema
 }

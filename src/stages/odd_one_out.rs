@@ -1,22 +1,25 @@
 //! `odd_one_out`: how often the model's similarity makes the choice that a person made.
 //!
-//! Of a trial's three clips a person called one odd and so kept the other two. Three-way accuracy asks whether the kept
-//! pair is the most similar of the three pairs (chance 1/3). Two-way accuracy takes each of the two kept clips as an
-//! anchor and asks whether it is more similar to the other one than to the odd one (chance 1/2); both anchors count,
-//! because picking one leaves the figure to the order in which clips are written. Ties share the credit. Intervals come
-//! from a bootstrap of clips: a trial counts as often as the product of its clips' draws.
+//! The similarity is that of pooled vectors, or a matrix from elsewhere. Of a trial's three clips a person called one odd
+//! and so kept the other two. Three-way accuracy asks whether the kept pair is the most similar of the three pairs (chance
+//! 1/3). Two-way accuracy takes each of the two kept clips as an anchor and asks whether it is more similar to the other
+//! one than to the odd one (chance 1/2); both anchors count, because picking one leaves the figure to the order in which
+//! clips are written. Ties share the credit. Intervals come from a bootstrap of clips: a trial counts as often as the
+//! product of its clips' draws.
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::embedded::Embedded;
-use super::rsa::Clips;
+use super::embedded::{Compared, Model};
+use super::rsa::{Clips, Labels, layer, pool};
 use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
 use crate::social::columns::broken;
 use crate::social::judgments::{Judgments, read_names};
 use crate::social::packs::write_json;
+use crate::social::pairing;
 use crate::social::pooling::{Pool, Positions};
+use crate::stats::defaults;
 use crate::stats::random::Streams;
 use crate::stats::rsm::Similarity;
 use crate::stats::stimuli::{draw, interval};
@@ -29,9 +32,9 @@ pub struct OddOneOut;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Pooled vectors.
-    #[schemars(extend("x-accepts" = ["embeddings"]))]
-    pub embeddings: Reference,
+    /// Whose similarity makes the choices.
+    #[serde(flatten)]
+    pub compared: Compared,
     /// Trials (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,stim2_name,stim3_name,choice`), or a folder with
     /// `triplets.csv`. Those that show the same clip twice are left out.
     #[schemars(extend("x-accepts" = ["judgments"]))]
@@ -62,33 +65,23 @@ pub struct Config {
     /// Which clips to compare; with `common`, trials that show no other clip.
     #[serde(default)]
     pub clips: Clips,
+    /// Whose vectors a clip gets: a control.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Draws the order of permuted labels.
+    #[serde(default)]
+    pub labels_seed: u64,
     /// Bootstrap draws of clips (0: no intervals).
-    #[serde(default = "replicates")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(max = 10_000_000))]
     pub replicates: usize,
     /// Share of the draws inside an interval.
-    #[serde(default = "confidence")]
+    #[serde(default = "defaults::confidence")]
     #[schemars(range(min = 0.5, max = 0.9999))]
     pub confidence: f64,
     /// Seed of the draws.
     #[serde(default)]
     pub rsa_seed: u64,
-}
-
-fn pool() -> Pool {
-    Pool::All
-}
-
-fn layer() -> String {
-    "last".to_owned()
-}
-
-fn replicates() -> usize {
-    10_000
-}
-
-fn confidence() -> f64 {
-    0.95
 }
 
 /// Accuracy with its interval.
@@ -138,7 +131,20 @@ impl Stage for OddOneOut {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
+        if config.compared.matrix.is_some() {
+            (config.pool, config.exclude_bos, config.similarity) = (pool(), false, Similarity::default());
+            (config.layer, config.layers) = (layer(), None);
+        } else {
+            config.compared.matrix_file = None;
+        }
         config.exclude_bos &= Positions::may_exclude_bos(config.pool);
+        if config.labels == Labels::Own {
+            config.labels_seed = 0;
+        }
+    }
+
+    fn check(config: &Config) -> Result<()> {
+        config.compared.check()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
@@ -146,9 +152,9 @@ impl Stage for OddOneOut {
         let human = &inputs.get("human")?.path;
         let mut judgments = Judgments::read(human, config.human_file.as_deref(), names.as_ref(), Repeats::LeaveOut)?;
         let positions = Positions::of_pool(config.pool, config.exclude_bos);
-        let vectors = Embedded::open(&inputs.get("embeddings")?.path, positions, config.similarity)?;
+        let model = Model::open(inputs, &config.compared, (positions, config.similarity), Repeats::LeaveOut)?;
         if config.clips == Clips::Common {
-            judgments = judgments.among(|clip| vectors.has(clip));
+            judgments = judgments.among(|clip| model.has(clip));
         }
         let trials = judgments.trials.ok_or_else(|| {
             StageError::hint(
@@ -168,11 +174,12 @@ impl Stage for OddOneOut {
                 "look at `clips`, and whether `names` fits the judgments",
             ));
         }
-        let (names, fixed) = vectors.layers(&config.layer, config.layers.as_deref())?;
+        let (names, fixed) = model.layers(&config.layer, config.layers.as_deref())?;
+        let sources = config.labels.sources(&trials.clips, config.labels_seed, "labels");
         let mut credits = Vec::with_capacity(names.len());
         for (number, layer) in names.iter().enumerate() {
             context.progress(number as u64, names.len() as u64 + 1, "layer")?;
-            let similarity = vectors.similarity(&trials.clips, layer)?;
+            let similarity = model.similarity(&sources, layer)?;
             credits.push(similarity.ok().map(|similarity| of_trials(&parts, &similarity, trials.clips.len())));
         }
         let accuracies = accuracies(config, &parts, &trials, &credits);
@@ -194,6 +201,10 @@ impl Stage for OddOneOut {
         };
         write_json(&context.folder().join("odd_one_out.json"), &results)?;
         write_layers(context, &results)?;
+        if config.labels == Labels::Permuted {
+            let names = |clips| <[String]>::iter(clips).map(String::as_str);
+            pairing::write(context.folder(), names(&trials.clips).zip(names(&sources)))?;
+        }
         summarised(&results)
     }
 }

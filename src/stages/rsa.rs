@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::embedded::{Embedded, Model};
+use super::embedded::Model;
 use super::{Context, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::npy::{self, Array};
 use crate::social::columns::{Columns, broken};
@@ -31,6 +31,7 @@ use crate::stats::stimuli::best;
 mod config;
 
 pub use config::{Clips, Config, Labels, Unobserved, Weight};
+pub(super) use config::{layer, pool};
 
 /// See the module.
 pub struct Rsa;
@@ -121,10 +122,10 @@ impl Stage for Rsa {
     type Config = Config;
 
     fn normalise(config: &mut Config, _upstream: &Upstream) {
-        if config.matrix.is_some() {
+        if config.compared.matrix.is_some() {
             config.ignore_vectors();
         } else {
-            config.matrix_file = None;
+            config.compared.matrix_file = None;
         }
         config.exclude_bos &= Positions::may_exclude_bos(config.pool);
         if config.held_out.is_none() {
@@ -136,12 +137,7 @@ impl Stage for Rsa {
     }
 
     fn check(config: &Config) -> Result<()> {
-        let what = match (&config.embeddings, &config.matrix) {
-            (None, None) => "neither `embeddings` nor `matrix` is given",
-            (Some(_), Some(_)) => "both `embeddings` and `matrix` are given",
-            _ => return Ok(()),
-        };
-        Err(StageError::hint(what, "give the vectors of an `embed` stage, or a similarity matrix"))
+        config.compared.check()
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
@@ -150,16 +146,8 @@ impl Stage for Rsa {
         let mut judgments = Judgments::read(human, config.human_file.as_deref(), names.as_ref(), config.repeats)?;
         let repeated = judgments.trials.as_ref().map(|trials| (trials.trials.len(), trials.repeated()));
         let positions = Positions::of_pool(config.pool, config.exclude_bos);
-        let (vectors, seen) = match inputs.optional("matrix") {
-            Some(matrix) => {
-                let file = config.matrix_file.as_deref();
-                (Model::Matrix(Judgments::read(&matrix.path, file, None, config.repeats)?), None)
-            }
-            None => {
-                let path = &inputs.get("embeddings")?.path;
-                (Model::Vectors(Embedded::open(path, positions, config.similarity)?), Seen::load(path)?)
-            }
-        };
+        let vectors = Model::open(inputs, &config.compared, (positions, config.similarity), config.repeats)?;
+        let seen = inputs.optional("embeddings").map(|vectors| Seen::load(&vectors.path)).transpose()?.flatten();
         if config.clips == Clips::Common {
             judgments = judgments.only(|clip| vectors.has(clip));
         }

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::Reference;
+use super::super::embedded::Compared;
 use crate::social::pooling::Pool;
+use crate::stats::defaults;
 use crate::stats::inference::Settings;
 use crate::stats::permutation::Side;
 use crate::stats::random::Streams;
@@ -59,7 +61,7 @@ pub enum Labels {
 
 impl Labels {
     /// Of every clip the one whose vectors it gets. `part` names the random stream.
-    pub(super) fn sources(self, clips: &[String], seed: u64, part: &str) -> Vec<String> {
+    pub(in super::super) fn sources(self, clips: &[String], seed: u64, part: &str) -> Vec<String> {
         match self {
             Self::Own => clips.to_vec(),
             Self::Permuted => {
@@ -74,18 +76,9 @@ impl Labels {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Pooled vectors; or give `matrix`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["embeddings"]))]
-    pub embeddings: Option<Reference>,
-    /// A ready-made similarity matrix instead of vectors: what another program, a simulation or other people say of the
-    /// same clips, in the forms of `human`, by the clips' names. It is one layer, called `matrix`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["judgments"]))]
-    pub matrix: Option<Reference>,
-    /// Of a folder given as `matrix`, this file.
-    #[serde(default)]
-    pub matrix_file: Option<String>,
+    /// Whose similarity is compared.
+    #[serde(flatten)]
+    pub compared: Compared,
     /// Human judgments: a square matrix as CSV with a header of clips (with or without a column of their names; an empty
     /// cell is a pair that nobody judged), trials (`clip_1,clip_2,clip_3,odd_one`, or `stim1_name,…,choice`), or a
     /// folder with `triplets.csv` (which tells what nobody judged) or `rsm.csv`.
@@ -147,23 +140,23 @@ pub struct Config {
     #[serde(default)]
     pub side: Side,
     /// Permutations of clip labels (0: no p values).
-    #[serde(default = "permutations")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(max = 10_000_000))]
     pub permutations: usize,
     /// Bootstrap draws of clips (0: no intervals).
-    #[serde(default = "replicates")]
+    #[serde(default = "defaults::draws")]
     #[schemars(range(max = 10_000_000))]
     pub replicates: usize,
     /// Permutations and bootstrap draws of the cross-validated score, in each of which layers are chosen anew.
-    #[serde(default = "cv_draws")]
+    #[serde(default = "defaults::cv_draws")]
     #[schemars(range(max = 10_000_000))]
     pub cv_draws: usize,
     /// Folds of clips for the cross-validated choice of a layer.
-    #[serde(default = "folds")]
+    #[serde(default = "defaults::folds")]
     #[schemars(range(min = 2, max = 1000))]
     pub folds: usize,
     /// Share of the draws inside an interval.
-    #[serde(default = "confidence")]
+    #[serde(default = "defaults::confidence")]
     #[schemars(range(min = 0.5, max = 0.9999))]
     pub confidence: f64,
     /// Random splits of participants for the noise ceiling (0: none).
@@ -178,32 +171,14 @@ pub struct Config {
     pub allow_seen_clips: bool,
 }
 
-fn pool() -> Pool {
+/// The default of every `pool`.
+pub(in super::super) fn pool() -> Pool {
     Pool::All
 }
 
-fn layer() -> String {
+/// The default of every `layer`.
+pub(in super::super) fn layer() -> String {
     "last".to_owned()
-}
-
-fn permutations() -> usize {
-    10_000
-}
-
-fn replicates() -> usize {
-    10_000
-}
-
-fn cv_draws() -> usize {
-    1000
-}
-
-fn folds() -> usize {
-    5
-}
-
-fn confidence() -> f64 {
-    0.95
 }
 
 fn ceiling_splits() -> usize {
