@@ -143,6 +143,11 @@ impl Reading {
         }
     }
 
+    /// The prompt of an inject mode for a text that is read like this.
+    pub(super) fn prompt(&self, text: &Text, inject: Inject) -> Prompt {
+        Prompt { disabled: self.disabled.unwrap_or_default(), ..text.prompt(inject) }
+    }
+
     /// The projector of the input `projector`, if there is one, with the norms as set.
     pub(super) fn projector(&self, inputs: &Inputs, device: &Device) -> Result<Option<Trained>> {
         let Some(input) = inputs.optional("projector") else { return Ok(None) };

@@ -18,15 +18,14 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::as_trained::{self, Reading, Text};
-use super::estimate::Passes;
-use super::perplexity::{caption_index, language};
-use super::subject::{Example, Subject};
-use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::as_trained::{Reading, Text};
+use super::perplexity::caption_index;
+use super::subject::{Sources, Subject};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::social::columns::broken;
 use crate::social::injection::{self, Batch, Prepared};
 use crate::social::material;
-use crate::social::prompt::{Inject, Prompt};
+use crate::social::prompt::Inject;
 use crate::social::samples::{Sequence, Slot};
 
 /// See the module.
@@ -36,37 +35,9 @@ pub struct Attention;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Captions or transcripts; or give `examples`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["text"]))]
-    pub text: Option<Reference>,
-    /// Which clip is in which split, instead of what the text says.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub splits: Option<Reference>,
-    /// The clips' vectors; needed with `text` unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["packs"]))]
-    pub packs: Option<Reference>,
-    /// The trained or given projector; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["projector"]))]
-    pub projector: Option<Reference>,
-    /// The frozen language model.
-    #[serde(default = "language")]
-    #[schemars(extend("x-accepts" = ["language_model"]))]
-    pub language: Reference,
-    /// Texts of your own, each with a frame, instead of `text`.
-    #[serde(default)]
-    pub examples: Vec<Example>,
-    /// The frames that examples name.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["frames"]))]
-    pub frames: Option<Reference>,
-    /// The features of `frames`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["features"]))]
-    pub features: Option<Reference>,
+    /// What is looked at.
+    #[serde(flatten)]
+    pub sources: Sources,
     /// Which social tokens there are; without a projector `none`, and then that is the only condition.
     #[serde(default)]
     pub inject: Option<Inject>,
@@ -101,12 +72,6 @@ fn split() -> String {
 
 fn batch() -> usize {
     16
-}
-
-impl Config {
-    fn prompt(&self, inject: Inject) -> Prompt {
-        Prompt { disabled: self.reading.disabled.unwrap_or_default(), ..self.as_text.prompt(inject) }
-    }
 }
 
 /// What stands in the places of social tokens.
@@ -174,28 +139,16 @@ impl Stage for Attention {
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.sources.inherit(&mut config.inject, upstream);
         config.as_text.inherit(upstream);
         config.reading.inherit(upstream, config.inject);
-        if config.inject == Some(Inject::None) {
-            (config.packs, config.projector, config.frames, config.features) = (None, None, None, None);
-            config.examples.iter_mut().for_each(|example| example.frame = None);
-        }
-        if config.examples.is_empty() {
-            (config.frames, config.features) = (None, None);
-        }
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        if !config.examples.is_empty() {
-            return Estimate::default();
-        }
         // Once per condition.
-        let none = config.inject.unwrap_or(Inject::None) == Inject::None;
-        let repeats = if none { 1.0 } else { Condition::ALL.len() as f64 };
-        let prompt = config.prompt(config.inject.unwrap_or(Inject::None));
-        let once = Passes::once(inputs, &config.split, config.inject, config.batch, Some(&prompt));
-        let passes = Passes { repeats, ..once };
+        let prompt = config.reading.prompt(&config.as_text, config.inject.unwrap_or(Inject::None));
+        let passes = config.sources.passes(inputs, &config.split, &prompt, config.batch, Condition::ALL.len());
+        let Some(passes) = passes else { return Estimate::default() };
         let mut estimate = passes.estimate();
         if let (Some(network), Some(tokens), Some(memory)) = (passes.network, passes.tokens(), &mut estimate.memory) {
             // A layer's weights in f32, where they were made and where they are read.
@@ -205,7 +158,7 @@ impl Stage for Attention {
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let chosen = (config.inject, config.examples.as_slice());
+        let chosen = (config.inject, config.sources.examples.as_slice());
         let subject = Subject::load(inputs, context, &config.reading, chosen, (&config.split, config.caption_index))?;
         let conditions: &[Condition] =
             if subject.inject == Inject::None { &[Condition::None] } else { &Condition::ALL };
@@ -229,7 +182,7 @@ fn look(
 ) -> Result<()> {
     let gemma = &subject.language.gemma;
     let inject = if condition == Condition::None { Inject::None } else { subject.inject };
-    let sequences = subject.sequences(&config.prompt(inject))?;
+    let sequences = subject.sequences(&config.reading.prompt(&config.as_text, inject))?;
     let bank = if inject == Inject::None { None } else { subject.bank()? };
     let prepared = subject.prepared(&sequences, bank.as_ref())?;
     let tokens = match (&bank, &subject.social) {

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use burn::tensor::Tensor;
 
-use super::as_trained::{inherit, inherit_inject};
+use super::as_trained::inherit;
 use super::estimate::Passes;
-use super::perplexity::{caption_index, language, no_projector};
-use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::perplexity::caption_index;
+use super::subject::{ClipSources, Subject};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::models::gemma::modules::{Module, Part};
 use crate::models::gemma::{GemmaConfig, Output};
 use crate::models::language::Precision;
@@ -26,7 +27,7 @@ use crate::social::material::{self, Reader, Trained};
 use crate::social::packs::write_json;
 use crate::social::pooling::{self, Pool, Positions};
 use crate::social::prompt::{EmbeddingScale, Inject, Prompt};
-use crate::social::samples::{self, Sequence};
+use crate::social::samples::Sequence;
 use crate::social::seen;
 use crate::social::transcripts::{self, Clip};
 
@@ -120,25 +121,9 @@ pub fn layer_named(text: &str, layers: &[String]) -> Option<String> {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Captions or transcripts.
-    #[schemars(extend("x-accepts" = ["text"]))]
-    pub text: Reference,
-    /// Which clip is in which split, instead of what the text says.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub splits: Option<Reference>,
-    /// The clips' vectors; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["packs"]))]
-    pub packs: Option<Reference>,
-    /// The trained or given projector; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["projector"]))]
-    pub projector: Option<Reference>,
-    /// The frozen language model.
-    #[serde(default = "language")]
-    #[schemars(extend("x-accepts" = ["language_model"]))]
-    pub language: Reference,
+    /// What is read, and by which models.
+    #[serde(flatten)]
+    pub sources: ClipSources,
     /// Which social tokens there are; without a projector `none`.
     #[serde(default)]
     pub inject: Option<Inject>,
@@ -246,10 +231,8 @@ impl Stage for Embed {
         inherit(&mut config.lead_in, upstream, "lead_in", default.lead_in);
         inherit(&mut config.max_tokens, upstream, "max_tokens", default.max_tokens);
         inherit(&mut config.embedding_scale, upstream, "embedding_scale", EmbeddingScale::default());
-        inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.sources.inherit(&mut config.inject, upstream);
         if config.inject == Some(Inject::None) {
-            config.packs = None;
-            config.projector = None;
             (config.norm_epsilon, config.norm_clamp) = (None, None);
             config.embedding_scale = Some(EmbeddingScale::default());
         }
@@ -261,39 +244,21 @@ impl Stage for Embed {
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let language = material::language_in(config.precision, inputs, context)?;
-        let device = language.gemma.device();
         let selection = material::selection(inputs, &config.split, config.caption_index);
         let clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
-        let trained = match inputs.optional("projector") {
-            Some(input) => {
-                Some(Trained::load(&input.path, &device)?.with_norms(config.norm_epsilon, config.norm_clamp))
-            }
-            None => None,
-        };
-        let inject = material::chosen_inject(config.inject, trained.as_ref())?;
-        let (trained, packs) = match inject {
-            Inject::None => (None, None),
-            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject, &clips)?)),
-        };
-        if let Some(trained) = &trained {
-            trained.check_language(&language, inputs)?;
-        }
-        let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
-        let sequences = samples::whole(&clips, &config.prompt(inject), &*language, locals)?;
-        material::check_social(inject, &sequences)?;
-        let (bank, places) = match (&trained, &packs) {
-            (Some(trained), Some(packs)) => (Some(trained.bank(packs)?), material::places(packs, &clips)?),
-            _ => (None, Vec::new()),
-        };
-        let prepared = injection::prepare(&sequences, bank.as_ref(), &places, &places, language.pad)?;
-        let social = bank.as_ref().zip(trained.as_ref());
-        let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
-        let scale = config.embedding_scale.unwrap_or_default();
-        let reader = Reader { gemma: &language.gemma, pad: language.pad, social, scale, zeroed: false };
-        let pools = pool_states(config, inject, &clips, &sequences);
+        let projector = inputs.optional("projector");
+        let trained = projector.map(|input| Trained::load(&input.path, &language.gemma.device())).transpose()?;
+        let trained = trained.map(|trained| trained.with_norms(config.norm_epsilon, config.norm_clamp));
+        let subject = Subject::of_clips(inputs, language, trained, config.inject, clips)?;
+        let Subject { inject, clips, .. } = &subject;
+        let sequences = subject.whole(&config.prompt(*inject))?;
+        let bank = subject.bank()?;
+        let prepared = subject.prepared(&sequences, bank.as_ref())?;
+        let reader = subject.reader(bank.as_ref(), config.embedding_scale.unwrap_or_default());
+        let pools = pool_states(config, *inject, clips, &sequences);
         let defined: Vec<Positions> =
             pools.iter().filter(|state| state.undefined.is_none()).map(|state| state.positions).collect();
-        let shape = language.gemma.config();
+        let shape = subject.language.gemma.config();
         let (hidden, modules) = (shape.hidden, config.modules.of(shape)?);
         let layers = layer_names(shape.layers(), &modules);
         let table = forward(&reader, &sequences, &prepared, (&defined, &modules), config.batch, context)?;
@@ -306,18 +271,18 @@ impl Stage for Embed {
             .collect();
         let path = context.folder().join("embeddings.npz");
         npy::write_npz(&path, named.iter().map(|(name, array)| (name.as_str(), *array)))?;
-        write_clips(context, &clips)?;
-        if packs.is_some() {
+        write_clips(context, clips)?;
+        if subject.packs().is_some() {
             seen::pass_on(&inputs.get("packs")?.path, context.folder())?;
         }
         let mut summary = Summary::new();
         summary.insert("clips".into(), clips.len().into());
         summary.insert("layers".into(), layers.len().into());
         summary.insert("hidden".into(), hidden.into());
-        if let Some(seen) = trained.as_ref().and_then(|trained| trained.seen(&clips)) {
+        if let Some(seen) = subject.social.as_ref().and_then(|(trained, _)| trained.seen(clips)) {
             summary.insert("clips_seen_in_training".into(), seen.into());
         }
-        write_json(&context.folder().join("embeddings.json"), &Description { inject, layers, hidden, pools })?;
+        write_json(&context.folder().join("embeddings.json"), &Description { inject: *inject, layers, hidden, pools })?;
         Ok(summary)
     }
 }

@@ -19,15 +19,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::as_trained::{self, Text};
-use super::estimate::Passes;
-use super::perplexity::{caption_index, language};
-use super::subject::{Example, Subject};
-use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream};
+use super::perplexity::caption_index;
+use super::subject::{Sources, Subject};
+use super::{Context, Estimate, Expected, Inputs, Result, Stage, StageError, Summary, Upstream};
 use crate::models::gemma::Gemma;
 use crate::social::columns::broken;
 use crate::social::injection;
-use crate::social::material::{self, Reader};
-use crate::social::prompt::{Inject, Prompt};
+use crate::social::material;
+use crate::social::prompt::Inject;
 use crate::social::samples::{Sequence, Target};
 
 /// See the module.
@@ -48,37 +47,9 @@ pub enum Tokens {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Captions or transcripts; or give `examples`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["text"]))]
-    pub text: Option<Reference>,
-    /// Which clip is in which split, instead of what the text says.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub splits: Option<Reference>,
-    /// The clips' vectors; needed with `text` unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["packs"]))]
-    pub packs: Option<Reference>,
-    /// The trained or given projector; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["projector"]))]
-    pub projector: Option<Reference>,
-    /// The frozen language model.
-    #[serde(default = "language")]
-    #[schemars(extend("x-accepts" = ["language_model"]))]
-    pub language: Reference,
-    /// Texts of your own, each with a frame, instead of `text`.
-    #[serde(default)]
-    pub examples: Vec<Example>,
-    /// The frames that examples name.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["frames"]))]
-    pub frames: Option<Reference>,
-    /// The features of `frames`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["features"]))]
-    pub features: Option<Reference>,
+    /// What is looked at.
+    #[serde(flatten)]
+    pub sources: Sources,
     /// Which social tokens there are `with`; without a projector `none`, and then there is only `without`.
     #[serde(default)]
     pub inject: Option<Inject>,
@@ -119,12 +90,6 @@ fn batch() -> usize {
     32
 }
 
-impl Config {
-    fn prompt(&self, inject: Inject) -> Prompt {
-        Prompt { disabled: self.reading.disabled.unwrap_or_default(), ..self.as_text.prompt(inject) }
-    }
-}
-
 impl Stage for LogitLens {
     const KIND: &'static str = "logit_lens";
     const VERSION: u32 = 2;
@@ -134,34 +99,23 @@ impl Stage for LogitLens {
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.sources.inherit(&mut config.inject, upstream);
         config.as_text.inherit(upstream);
         config.reading.inherit(upstream, config.inject);
-        if config.inject == Some(Inject::None) {
-            (config.packs, config.projector, config.frames, config.features) = (None, None, None, None);
-            config.examples.iter_mut().for_each(|example| example.frame = None);
-        }
-        if config.examples.is_empty() {
-            (config.frames, config.features) = (None, None);
-        }
     }
 
     fn estimate(config: &Config, inputs: &Expected) -> Estimate {
-        if !config.examples.is_empty() {
-            return Estimate::default();
-        }
-        let inject = config.inject.unwrap_or(Inject::None);
-        let repeats = if inject == Inject::None { 1.0 } else { 2.0 };
-        let prompt = config.prompt(inject);
-        let once = Passes::once(inputs, &config.split, config.inject, config.batch, Some(&prompt));
-        let passes = Passes { repeats, ..once };
+        // Once per condition.
+        let prompt = config.reading.prompt(&config.as_text, config.inject.unwrap_or(Inject::None));
+        let passes = config.sources.passes(inputs, &config.split, &prompt, config.batch, 2);
+        let Some(passes) = passes else { return Estimate::default() };
         let mut estimate = passes.estimate();
         if let (Some(network), Some(tokens)) = (passes.network, passes.tokens()) {
             // Every layer's states are kept to the end of the pass, and each goes through the vocabulary head; the last
             // layer's is in the estimate already.
             let states = network.layers as f64 * tokens;
             if let (Some(flops), Some(sequences)) = (&mut estimate.flops, passes.sequences) {
-                *flops += states * network.head() * repeats * sequences as f64;
+                *flops += states * network.head() * passes.repeats * sequences as f64;
             }
             if let Some(memory) = &mut estimate.memory {
                 memory.each += 4 * (states.ceil() as u64) * network.hidden;
@@ -171,7 +125,7 @@ impl Stage for LogitLens {
     }
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
-        let chosen = (config.inject, config.examples.as_slice());
+        let chosen = (config.inject, config.sources.examples.as_slice());
         let subject = Subject::load(inputs, context, &config.reading, chosen, (&config.split, config.caption_index))?;
         let without = look(config, &subject, Inject::None, context, 0)?;
         let with = match subject.inject {
@@ -231,15 +185,11 @@ struct View {
 
 fn look(config: &Config, subject: &Subject, inject: Inject, context: &Context, part: u64) -> Result<Vec<View>> {
     let gemma = &subject.language.gemma;
-    let sequences = subject.sequences(&config.prompt(inject))?;
+    let sequences = subject.sequences(&config.reading.prompt(&config.as_text, inject))?;
     let sequences: Vec<Sequence> = sequences.into_iter().map(|sequence| narrowed(sequence, config.tokens)).collect();
     let bank = if inject == Inject::None { None } else { subject.bank()? };
     let prepared = subject.prepared(&sequences, bank.as_ref())?;
-    let social = bank.as_ref().zip(subject.social.as_ref());
-    let social =
-        social.map(|(bank, (trained, _))| (&trained.projector, material::uploaded(&bank.vectors, &subject.device)));
-    let scale = config.reading.embedding_scale.unwrap_or_default();
-    let reader = Reader { gemma, pad: subject.language.pad, social, scale, zeroed: false };
+    let reader = subject.reader(bank.as_ref(), config.reading.embedding_scale.unwrap_or_default());
     let mut views: Vec<Vec<View>> = vec![Vec::new(); sequences.len()];
     let mut done = 0;
     for chosen in injection::by_length(&prepared, config.batch) {

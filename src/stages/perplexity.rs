@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::as_trained::{self, Reading, Text};
+use super::as_trained::{Reading, Text};
 use super::estimate::Passes;
+use super::subject::{ClipSources, Subject};
 use super::{Context, Estimate, Expected, Inputs, Reference, Result, Stage, StageError, Summary, Upstream, train_lora};
 use crate::social::columns::broken;
 use crate::social::injection::{self, Bank};
@@ -24,7 +25,6 @@ use crate::social::samples::{self, Class, Sequence};
 use crate::social::tagger;
 use crate::social::transcripts::{self, Clip};
 use crate::social::unknown;
-use crate::stages::scene_packs::pos_set;
 
 /// See the module.
 pub struct Perplexity;
@@ -46,25 +46,9 @@ pub enum Substitute {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Captions or transcripts.
-    #[schemars(extend("x-accepts" = ["text"]))]
-    pub text: Reference,
-    /// Which clip is in which split, instead of what the text says.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["split"]))]
-    pub splits: Option<Reference>,
-    /// The clips' vectors; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["packs"]))]
-    pub packs: Option<Reference>,
-    /// The trained or given projector; needed unless `inject` is `none`.
-    #[serde(default)]
-    #[schemars(extend("x-accepts" = ["projector"]))]
-    pub projector: Option<Reference>,
-    /// The frozen language model.
-    #[serde(default = "language")]
-    #[schemars(extend("x-accepts" = ["language_model"]))]
-    pub language: Reference,
+    /// What is read, and by which models.
+    #[serde(flatten)]
+    pub sources: ClipSources,
     /// An adapter of the language model, for the control that was trained on text alone.
     #[serde(default)]
     #[schemars(extend("x-accepts" = ["adapter"]))]
@@ -140,12 +124,7 @@ fn yes() -> bool {
 
 impl Config {
     fn prompt(&self, inject: Inject) -> Prompt {
-        Prompt {
-            oracle_text: self.oracle_text,
-            one_pass: self.one_pass,
-            disabled: self.reading.disabled.unwrap_or_default(),
-            ..self.as_text.prompt(inject)
-        }
+        Prompt { oracle_text: self.oracle_text, one_pass: self.one_pass, ..self.reading.prompt(&self.as_text, inject) }
     }
 }
 
@@ -158,12 +137,10 @@ impl Stage for Perplexity {
     type Config = Config;
 
     fn normalise(config: &mut Config, upstream: &Upstream) {
-        as_trained::inherit_inject(&mut config.inject, config.projector.as_ref(), upstream);
+        config.sources.inherit(&mut config.inject, upstream);
         config.as_text.inherit(upstream);
         config.reading.inherit(upstream, config.inject);
         if config.inject == Some(Inject::None) {
-            config.packs = None;
-            config.projector = None;
             config.substitute = Substitute::Nothing;
             config.allow_seen_clips = false;
             config.as_text.bos = config.none_bos.or(config.as_text.bos);
@@ -184,64 +161,52 @@ impl Stage for Perplexity {
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let language = material::language_in(config.reading.precision.unwrap_or_default(), inputs, context)?;
-        let device = language.gemma.device();
         let selection = material::selection(inputs, &config.split, config.caption_index);
         let mut clips = transcripts::load(&inputs.get("text")?.path, &selection)?;
         let coverage = tagger::fill(&mut clips, tagger::Method::Perceptron, tagger::View::Sentence);
-        let trained = config.reading.projector(inputs, &device)?;
-        let inject = material::chosen_inject(config.inject, trained.as_ref())?;
-        let (trained, packs) = match inject {
-            Inject::None => (None, None),
-            _ => (Some(trained.ok_or_else(|| no_projector(inject))?), Some(material::packs(inputs, inject, &clips)?)),
+        let trained = config.reading.projector(inputs, &language.gemma.device())?;
+        let subject = Subject::of_clips(inputs, language, trained, config.inject, clips)?;
+        let Subject { language, clips, inject, social, .. } = &subject;
+        let mut seen = match social {
+            Some((trained, _)) => trained.check_seen(clips, &config.split)?,
+            None => None,
         };
-        let mut seen = None;
-        if let Some(trained) = &trained {
-            trained.check_language(&language, inputs)?;
-            seen = trained.check_seen(&clips, &config.split)?;
-        }
-        let seen_by_encoder = material::check_encoder(packs.as_ref(), &clips, config.allow_seen_clips)?;
-        let prompt = config.prompt(inject);
-        let locals = |clip: &str| material::locals_of(packs.as_ref(), clip);
-        let sequences = samples::build(&clips, &prompt, &pos_set(), &*language, locals)?;
-        material::check_social(inject, &sequences)?;
-        let (bank, places) = match (&trained, &packs) {
-            (Some(trained), Some(packs)) => {
-                (Some(bank(trained, packs, config.substitute)?), material::places(packs, &clips)?)
-            }
-            _ => (None, Vec::new()),
+        let seen_by_encoder = material::check_encoder(subject.packs(), clips, config.allow_seen_clips)?;
+        let sequences = subject.sequences(&config.prompt(*inject))?;
+        let bank = match social {
+            Some((trained, packs)) => Some(bank(trained, packs, config.substitute)?),
+            None => None,
         };
+        let places = subject.places()?;
         let sources = match inject {
             Inject::None => places.clone(),
             _ => {
-                let partners = config.pairing.sources(&clips, config.pairing_seed)?;
-                config.pairing.write(context.folder(), &clips, &partners)?;
+                let partners = config.pairing.sources(clips, config.pairing_seed)?;
+                config.pairing.write(context.folder(), clips, &partners)?;
                 partners.into_iter().map(|clip| places[clip]).collect()
             }
         };
         let prepared = injection::prepare(&sequences, bank.as_ref(), &places, &sources, language.pad)?;
-        let social = bank.as_ref().zip(trained.as_ref());
-        let social = social.map(|(bank, trained)| (&trained.projector, material::uploaded(&bank.vectors, &device)));
-        let scale = config.reading.embedding_scale.unwrap_or_default();
         let adapted = match inputs.optional("adapter") {
             Some(adapter) => {
                 let digest = &inputs.get("language")?.digest;
-                let (lora, known) = train_lora::load(&adapter.path, &language, digest, &clips, &config.split)?;
+                let (lora, known) = train_lora::load(&adapter.path, language, digest, clips, &config.split)?;
                 seen = Some(seen.unwrap_or(0).max(known));
                 Some(language.gemma.adapted(&lora))
             }
             None => None,
         };
         let zeroed = config.substitute == Substitute::Zero;
-        let reader =
-            Reader { gemma: adapted.as_ref().unwrap_or(&language.gemma), pad: language.pad, social, scale, zeroed };
+        let reader = subject.reader(bank.as_ref(), config.reading.embedding_scale.unwrap_or_default());
+        let reader = Reader { gemma: adapted.as_ref().unwrap_or(&language.gemma), zeroed, ..reader };
         let count = prepared.len() as u64;
         let scores =
             material::score(&reader, &prepared, config.batch, |done| context.progress(done as u64, count, "sample"))?;
-        check(&scores, &sequences, &clips)?;
-        write(context, &clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
+        check(&scores, &sequences, clips)?;
+        write(context, clips, &sequences, &scores, |id| language.piece(id).unwrap_or_default())?;
         let mut summary = summary(&sequences, &scores, config.perplexity_cap);
-        summary.insert("targets_digest".into(), samples::targets_digest(&clips, &sequences).into());
-        unknown::tell(language.unknown, &clips, &sequences, &mut summary);
+        summary.insert("targets_digest".into(), samples::targets_digest(clips, &sequences).into());
+        unknown::tell(language.unknown, clips, &sequences, &mut summary);
         let given = coverage.given as f64 / coverage.words().max(1) as f64;
         summary.insert("pos_given_share".into(), given.into());
         if let Some(seen) = seen {
@@ -265,14 +230,6 @@ fn bank<'a>(trained: &Trained, packs: &'a Packs, substitute: Substitute) -> Resu
         Substitute::Mean => trained.bank_of_means(packs),
         Substitute::Nothing | Substitute::Zero => trained.bank(packs),
     }
-}
-
-/// The error of an arm with social tokens and nothing to make them of.
-pub(super) fn no_projector(inject: Inject) -> StageError {
-    StageError::hint(
-        format!("`inject` is {inject:?} and there is no projector").to_lowercase(),
-        "set `projector` to a `train_projector` stage or to a given projector, or `inject = \"none\"`",
-    )
 }
 
 fn check(scores: &[Vec<f32>], sequences: &[Sequence], clips: &[Clip]) -> Result<()> {

@@ -1,4 +1,5 @@
-//! What the analyses look into: clips with their social tokens, or examples of one text and one frame each.
+//! What is read with social tokens: the clips that are scored and embedded, and those (or examples of one text and one
+//! frame each) that the analyses look into; and the settings that name them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,15 +8,16 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::as_trained::Reading;
-use super::perplexity::no_projector;
-use super::{Context, Inputs, Result, StageError};
+use super::as_trained::{Reading, inherit_inject};
+use super::estimate::{Expected, Passes};
+use super::perplexity::language;
+use super::{Context, Inputs, Reference, Result, StageError, Upstream};
 use crate::models::language::LanguageModel;
 use crate::npy::{self, Array};
 use crate::social::injection::{self, Bank, Prepared};
-use crate::social::material::{self, Trained};
+use crate::social::material::{self, Reader, Trained};
 use crate::social::packs::{GlobalMode, Local, PackedClip, Packs};
-use crate::social::prompt::{Inject, Prompt};
+use crate::social::prompt::{EmbeddingScale, Inject, Prompt};
 use crate::social::samples::{self, Sequence};
 use crate::social::tagger;
 use crate::social::transcripts::{self, Clip, Utterance, Word};
@@ -38,7 +40,106 @@ pub struct Example {
     pub pos: Option<String>,
 }
 
-/// Everything an analysis needs, loaded and checked.
+/// Where clips come from, and what reads them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ClipSources {
+    /// Captions or transcripts.
+    #[schemars(extend("x-accepts" = ["text"]))]
+    pub text: Reference,
+    /// Which clip is in which split, instead of what the text says.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["split"]))]
+    pub splits: Option<Reference>,
+    /// The clips' vectors; needed unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["packs"]))]
+    pub packs: Option<Reference>,
+    /// The trained or given projector; needed unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["projector"]))]
+    pub projector: Option<Reference>,
+    /// The frozen language model.
+    #[serde(default = "language")]
+    #[schemars(extend("x-accepts" = ["language_model"]))]
+    pub language: Reference,
+}
+
+impl ClipSources {
+    /// Takes `inject` over, and drops what it has no use for.
+    pub(super) fn inherit(&mut self, inject: &mut Option<Inject>, upstream: &Upstream) {
+        inherit_inject(inject, self.projector.as_ref(), upstream);
+        if *inject == Some(Inject::None) {
+            (self.packs, self.projector) = (None, None);
+        }
+    }
+}
+
+/// Where clips or examples come from, and what reads them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Sources {
+    /// Captions or transcripts; or give `examples`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["text"]))]
+    pub text: Option<Reference>,
+    /// Which clip is in which split, instead of what the text says.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["split"]))]
+    pub splits: Option<Reference>,
+    /// The clips' vectors; needed with `text` unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["packs"]))]
+    pub packs: Option<Reference>,
+    /// The trained or given projector; needed unless `inject` is `none`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["projector"]))]
+    pub projector: Option<Reference>,
+    /// The frozen language model.
+    #[serde(default = "language")]
+    #[schemars(extend("x-accepts" = ["language_model"]))]
+    pub language: Reference,
+    /// Texts of your own, each with a frame, instead of `text`.
+    #[serde(default)]
+    pub examples: Vec<Example>,
+    /// The frames that examples name.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["frames"]))]
+    pub frames: Option<Reference>,
+    /// The features of `frames`.
+    #[serde(default)]
+    #[schemars(extend("x-accepts" = ["features"]))]
+    pub features: Option<Reference>,
+}
+
+impl Sources {
+    /// Takes `inject` over, and drops what it or the lack of examples has no use for.
+    pub(super) fn inherit(&mut self, inject: &mut Option<Inject>, upstream: &Upstream) {
+        inherit_inject(inject, self.projector.as_ref(), upstream);
+        if *inject == Some(Inject::None) {
+            (self.packs, self.projector, self.frames, self.features) = (None, None, None, None);
+            self.examples.iter_mut().for_each(|example| example.frame = None);
+        }
+        if self.examples.is_empty() {
+            (self.frames, self.features) = (None, None);
+        }
+    }
+
+    /// The passes over the clips of a split: one without social tokens, or one under each of so many `conditions`. `None`
+    /// for examples, which take next to nothing.
+    pub(super) fn passes<'a>(
+        &self,
+        inputs: &'a Expected,
+        split: &str,
+        prompt: &Prompt,
+        batch: usize,
+        conditions: usize,
+    ) -> Option<Passes<'a>> {
+        let repeats = if prompt.inject == Inject::None { 1.0 } else { conditions as f64 };
+        let once = Passes::once(inputs, split, Some(prompt.inject), batch, Some(prompt));
+        self.examples.is_empty().then_some(Passes { repeats, ..once })
+    }
+}
+
+/// Everything to read, loaded and checked.
 pub(super) struct Subject {
     /// The language model.
     pub language: Arc<LanguageModel>,
@@ -62,53 +163,87 @@ impl Subject {
         (split, caption_index): (&str, usize),
     ) -> Result<Self> {
         let language = material::language_in(reading.precision.unwrap_or_default(), inputs, context)?;
-        let device = language.gemma.device();
-        let trained = reading.projector(inputs, &device)?;
-        let inject = material::chosen_inject(inject, trained.as_ref())?;
-        let clips = match (examples.is_empty(), inputs.optional("text")) {
-            (true, Some(text)) => transcripts::load(&text.path, &material::selection(inputs, split, caption_index))?,
+        let trained = reading.projector(inputs, &language.gemma.device())?;
+        match (examples.is_empty(), inputs.optional("text")) {
+            (true, Some(text)) => {
+                let clips = transcripts::load(&text.path, &material::selection(inputs, split, caption_index))?;
+                Self::of_clips(inputs, language, trained, inject, clips)
+            }
             (false, None) => {
                 let clips = examples.iter().enumerate().map(|(number, example)| clip(number, example));
                 let mut clips: Vec<Clip> = clips.collect::<Result<_>>()?;
                 tagger::fill(&mut clips, tagger::Method::Perceptron, tagger::View::Sentence);
-                clips
+                let pack = |inject, clips: &[Clip]| pack(inputs, inject, examples, clips);
+                Self::new(inputs, language, trained, inject, clips, pack)
             }
             (true, None) => {
-                return Err(StageError::hint(
-                    "there is nothing to look at",
-                    "set `text`, or `examples` of text and frame",
-                ));
+                Err(StageError::hint("there is nothing to look at", "set `text`, or `examples` of text and frame"))
             }
             (false, Some(_)) => {
-                return Err(StageError::hint(
-                    "both `text` and `examples` are set",
-                    "look at one in a stage of its own",
-                ));
+                Err(StageError::hint("both `text` and `examples` are set", "look at one in a stage of its own"))
             }
-        };
+        }
+    }
+
+    /// These clips with the vectors of the input `packs`. `inject` as set; left out, it is the projector's.
+    pub fn of_clips(
+        inputs: &Inputs,
+        language: Arc<LanguageModel>,
+        trained: Option<Trained>,
+        inject: Option<Inject>,
+        clips: Vec<Clip>,
+    ) -> Result<Self> {
+        Self::new(inputs, language, trained, inject, clips, |inject, clips| material::packs(inputs, inject, clips))
+    }
+
+    fn new(
+        inputs: &Inputs,
+        language: Arc<LanguageModel>,
+        trained: Option<Trained>,
+        inject: Option<Inject>,
+        clips: Vec<Clip>,
+        packs: impl FnOnce(Inject, &[Clip]) -> Result<Packs>,
+    ) -> Result<Self> {
+        let inject = material::chosen_inject(inject, trained.as_ref())?;
         let social = match inject {
             Inject::None => None,
             _ => {
                 let trained = trained.ok_or_else(|| no_projector(inject))?;
                 trained.check_language(&language, inputs)?;
-                let packs = if examples.is_empty() {
-                    material::packs(inputs, inject, &clips)?
-                } else {
-                    pack(inputs, inject, examples, &clips)?
-                };
-                Some((trained, packs))
+                Some((trained, packs(inject, &clips)?))
             }
         };
-        Ok(Self { language, device, clips, inject, social })
+        Ok(Self { device: language.gemma.device(), language, clips, inject, social })
     }
 
     /// The samples with the social tokens of `prompt.inject`, which may be fewer than the subject's.
     pub fn sequences(&self, prompt: &Prompt) -> Result<Vec<Sequence>> {
-        let packs = self.social.as_ref().map(|(_, packs)| packs);
-        let locals = |clip: &str| material::locals_of(packs, clip);
-        let sequences = samples::build(&self.clips, prompt, &pos_set(), &*self.language, locals)?;
+        self.checked(prompt, samples::build(&self.clips, prompt, &pos_set(), &*self.language, |clip| self.locals(clip)))
+    }
+
+    /// Each clip as one sample.
+    pub fn whole(&self, prompt: &Prompt) -> Result<Vec<Sequence>> {
+        self.checked(prompt, samples::whole(&self.clips, prompt, &*self.language, |clip| self.locals(clip)))
+    }
+
+    fn checked(&self, prompt: &Prompt, sequences: Result<Vec<Sequence>>) -> Result<Vec<Sequence>> {
+        let sequences = sequences?;
         material::check_social(prompt.inject, &sequences)?;
         Ok(sequences)
+    }
+
+    fn locals(&self, clip: &str) -> Result<&[Local]> {
+        material::locals_of(self.packs(), clip)
+    }
+
+    /// The vectors of the clips.
+    pub fn packs(&self) -> Option<&Packs> {
+        self.social.as_ref().map(|(_, packs)| packs)
+    }
+
+    /// The packs' row of each clip; none without social tokens.
+    pub fn places(&self) -> Result<Vec<usize>> {
+        self.packs().map_or_else(|| Ok(Vec::new()), |packs| material::places(packs, &self.clips))
     }
 
     /// The vectors that the projector reads.
@@ -118,12 +253,25 @@ impl Subject {
 
     /// The samples ready for batches.
     pub fn prepared(&self, sequences: &[Sequence], bank: Option<&Bank>) -> Result<Vec<Prepared>> {
-        let places = match &self.social {
-            Some((_, packs)) => material::places(packs, &self.clips)?,
-            None => Vec::new(),
-        };
+        let places = self.places()?;
         injection::prepare(sequences, bank, &places, &places, self.language.pad)
     }
+
+    /// What reads them, with the social tokens that the projector makes of `bank`.
+    pub fn reader(&self, bank: Option<&Bank>, scale: EmbeddingScale) -> Reader<'_> {
+        let social = bank.zip(self.social.as_ref());
+        let social =
+            social.map(|(bank, (trained, _))| (&trained.projector, material::uploaded(&bank.vectors, &self.device)));
+        Reader { gemma: &self.language.gemma, pad: self.language.pad, social, scale, zeroed: false }
+    }
+}
+
+/// The error of an arm with social tokens and nothing to make them of.
+fn no_projector(inject: Inject) -> StageError {
+    StageError::hint(
+        format!("`inject` is {inject:?} and there is no projector").to_lowercase(),
+        "set `projector` to a `train_projector` stage or to a given projector, or `inject = \"none\"`",
+    )
 }
 
 /// An example as a clip with one caption.

@@ -84,10 +84,10 @@ fn none_drops_what_cannot_matter_and_inherits_the_rest() {
         (config.inject, config.as_text.bos, config.as_text.lead_in.as_deref()),
         (Some(Inject::Full), Some(false), Some(":"))
     );
-    assert_eq!((config.pairing_seed, config.packs.is_some()), (4, true));
+    assert_eq!((config.pairing_seed, config.sources.packs.is_some()), (4, true));
     let mut config: Config = serde_json::from_value(fields).unwrap();
     config.inject = Some(Inject::None);
     Perplexity::normalise(&mut config, &upstream);
-    assert_eq!((config.packs, config.projector, config.pairing), (None, None, Pairing::Right));
+    assert_eq!((config.sources.packs, config.sources.projector, config.pairing), (None, None, Pairing::Right));
     assert_eq!((config.as_text.bos, config.pairing_seed), (Some(false), 0));
 }
