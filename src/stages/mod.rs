@@ -32,6 +32,8 @@ pub mod rsa;
 pub mod scene_packs;
 pub mod simulate_clips;
 pub mod split;
+#[cfg(test)]
+mod stopping;
 mod subject;
 pub mod train_lora;
 pub mod train_projector;

@@ -319,7 +319,7 @@ impl Learner for Gemma {
 mod tests {
     use serde_json::json;
 
-    use super::super::checkpoint::stopping::{stopped, whole};
+    use super::super::stopping::{stopped, whole};
     use super::*;
     use crate::models::device;
 

@@ -345,7 +345,7 @@ impl Learner for Pupil {
 mod tests {
     use serde_json::json;
 
-    use super::super::checkpoint::stopping::{stopped, whole};
+    use super::super::stopping::{stopped, whole};
     use super::*;
     use crate::models::device;
     use crate::models::optimizer::AdamW;

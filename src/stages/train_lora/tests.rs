@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use super::super::checkpoint::stopping::{stopped, whole};
 use super::super::perplexity::Perplexity;
+use super::super::stopping::{stopped, whole};
 use super::super::{Input, Inputs};
 use super::*;
 use crate::models::projector::{Projector, ProjectorConfig};
