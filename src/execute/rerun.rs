@@ -88,9 +88,7 @@ pub fn rerun(plan: &Plan<'_>, index: usize, store: &Store, place: &Place) -> Res
     let step = &plan.steps[index];
     let folder = Scratch::new()?;
     let (outputs, scratch) = (folder.0.join("outputs"), folder.0.join("scratch"));
-    for folder in [&outputs, &scratch] {
-        std::fs::create_dir_all(folder).map_err(StageError::io(folder))?;
-    }
+    std::fs::create_dir_all(&outputs).map_err(StageError::io(&outputs))?;
     let started = Instant::now();
     let inputs = step::inputs(plan, step, store)?;
     {

@@ -26,7 +26,7 @@ impl<'a> Checkpoints<'a> {
     /// The steps taken at the last whole checkpoint, and its folder. The metrics up to there are put back, and what was
     /// left of a checkpoint that did not become whole is removed.
     pub fn resume(&self) -> Result<Option<(u64, PathBuf)>> {
-        let scratch = self.context.scratch();
+        let scratch = self.context.scratch()?;
         for entry in std::fs::read_dir(scratch).map_err(StageError::io(scratch))? {
             let entry = entry.map_err(StageError::io(scratch))?;
             if entry.file_name().to_string_lossy().starts_with(PART) {
@@ -57,7 +57,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     fn save(&self, step: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let scratch = self.context.scratch();
+        let scratch = self.context.scratch()?;
         let old = self.latest()?;
         if old.as_ref().is_some_and(|(known, _)| *known == step) {
             return Ok(());
@@ -91,7 +91,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     fn latest(&self) -> Result<Option<(u64, PathBuf)>> {
-        let scratch = self.context.scratch();
+        let scratch = self.context.scratch()?;
         let mut last: Option<(u64, PathBuf)> = None;
         for entry in std::fs::read_dir(scratch).map_err(StageError::io(scratch))? {
             let path = entry.map_err(StageError::io(scratch))?.path();

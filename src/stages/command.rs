@@ -230,7 +230,7 @@ fn expand(argument: &str, config: &Config, inputs: &Inputs, context: &Context, f
             }
             Part::Output(None) => text.push_str(&absolute(folder)?),
             Part::Output(Some(name)) => text.push_str(&absolute(&folder.join(name))?),
-            Part::Scratch => text.push_str(&absolute(context.scratch())?),
+            Part::Scratch => text.push_str(&absolute(context.scratch()?)?),
             Part::Device => text.push_str(context.device()),
         }
     }

@@ -190,9 +190,11 @@ impl<'a> Context<'a> {
         &self.folder
     }
 
-    /// A folder for checkpoints that survives a kill of the process and is dropped when the step is done.
-    pub fn scratch(&self) -> &Path {
-        &self.scratch
+    /// A folder for checkpoints that survives a kill of the process and is dropped when the step is done. It is made when it
+    /// is first asked for: most steps need none.
+    pub fn scratch(&self) -> Result<&Path> {
+        std::fs::create_dir_all(&self.scratch).map_err(StageError::io(&self.scratch))?;
+        Ok(&self.scratch)
     }
 
     /// The device to compute on, as written: `cpu`, `cuda:0`, `tch:cpu`, `tch:cuda:0`.

@@ -258,9 +258,7 @@ impl Store {
             std::fs::rename(&old, &aside).map_err(io(&old))?;
             std::fs::remove_dir_all(&aside).map_err(io(&aside))?;
         }
-        for path in [&outputs, &scratch] {
-            std::fs::create_dir_all(path).map_err(io(path))?;
-        }
+        std::fs::create_dir_all(&outputs).map_err(io(&outputs))?;
         let failure = folder.join(FAILURE);
         std::fs::remove_file(&failure).or_else(upkeep::unless_absent).map_err(io(&failure))?;
         Ok(Work { folder, outputs, scratch })
