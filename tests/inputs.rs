@@ -102,7 +102,9 @@ fn folder() -> Folder {
 
 fn figures(folder: &Folder, name: &str, stage: &str) -> Value {
     let path = folder.path().join(format!("soctok-store/runs/by-name/{name}"));
-    let runs = std::fs::read_dir(path).unwrap().map(|run| run.unwrap().path().join("results.json"));
+    let results = std::fs::read_dir(path).unwrap().map(|run| run.unwrap().path().join("results.json"));
+    // Beside the links to runs lies one to the experiment.
+    let runs = results.filter(|path| path.is_file());
     let newest = runs.max_by_key(|path| std::fs::metadata(path).unwrap().modified().unwrap()).unwrap();
     let results: Value = serde_json::from_slice(&std::fs::read(newest).unwrap()).unwrap();
     results["stages"][stage]["figures"].clone()

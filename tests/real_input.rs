@@ -100,9 +100,9 @@ fn frame_folders_run_to_perplexity_and_one_changed_frame_runs_what_depends_on_it
     assert_eq!(executed(&folder, &["run", "input.toml"]), 0);
     let figure = |stage: &str, name: &str| {
         let path = folder.path().join("soctok-store/runs/by-name/input");
-        let run = std::fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
-        let results: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(run.join("results.json")).unwrap()).unwrap();
+        let mut results = std::fs::read_dir(path).unwrap().map(|run| run.unwrap().path().join("results.json"));
+        let results = std::fs::read(results.find(|path| path.is_file()).unwrap()).unwrap();
+        let results: serde_json::Value = serde_json::from_slice(&results).unwrap();
         results["stages"][stage]["figures"][name].clone()
     };
     assert_eq!(figure("frames", "frames"), 8);
