@@ -4,8 +4,8 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use soctok::experiment::{LoadOptions, load, show};
-use soctok::plan::key::digest;
+use soctok::experiment::{LoadOptions, Settings, load, show};
+use soctok::plan::key::{canonical, digest};
 use soctok::stages::{Kind, kinds};
 use soctok_fuzz::{file, parts, shown, within};
 
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         let options = LoadOptions::default();
         let Some(experiment) = shown(load(&path, &options, kinds)) else { return };
         for node in experiment.points.iter().flat_map(|point| point.stages.values()) {
-            digest(&serde_json::Value::Object(node.settings.clone()));
+            digest(&canonical(&serde_json::Value::Object(Settings::clone(&node.settings))));
         }
         // What loads can be shown, and what is shown loads to the same points.
         let text = show(&path, &options, kinds).expect("it has just been loaded").toml;

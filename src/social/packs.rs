@@ -223,6 +223,11 @@ impl Packs {
             });
         }
         let mut packs = Self::new(clips, global, locals, description.global_mode, description.parts_of_speech);
+        if packs.places.len() != packs.clips.len() {
+            let twice = packs.clips.iter().enumerate().find(|(place, clip)| packs.places[&clip.clip_id] != *place);
+            let name = twice.map_or("", |(_, clip)| &clip.clip_id);
+            return Err(StageError::new(format!("clip `{name}` stands twice in `{}`", path.display())));
+        }
         (packs.tagging, packs.timing) = (description.tagging, description.timing);
         packs.seen = Seen::load(folder)?;
         let path = folder.join("locals.csv");
@@ -372,5 +377,10 @@ mod tests {
         assert!(error.contains("`locals.npy` has no row 7"), "{error}");
         let error = back.place("c").unwrap_err().to_string();
         assert!(error.contains("`c`") && error.contains("hint:"), "{error}");
+        let table = folder.path().join("clips.csv");
+        let text = std::fs::read_to_string(&table).unwrap();
+        std::fs::write(&table, text.replace("\nb,", "\na,")).unwrap();
+        let error = Packs::load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("clip `a` stands twice in"), "{error}");
     }
 }

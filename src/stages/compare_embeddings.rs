@@ -6,14 +6,13 @@
 //! .01, .05 and .10. Δ is second − first.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary};
+use super::{Context, Inputs, Reference, Result, Stage, StageError, Summary, embedded};
 use crate::npy::{self, Array};
-use crate::social::columns::{Columns, broken};
+use crate::social::columns::broken;
 use crate::social::pooling::Pool;
 use crate::stats::ranks::spearman;
 
@@ -68,14 +67,15 @@ impl Stage for CompareEmbeddings {
 
     fn run(config: &Config, inputs: &Inputs, context: &Context) -> Result<Summary> {
         let (first, second) = (&inputs.get("first")?.path, &inputs.get("second")?.path);
-        let clips = clips(first)?;
-        let places: HashMap<String, usize> = self::clips(second)?.into_iter().zip(0..).collect();
+        let clips = embedded::clips(first)?;
+        let places: HashMap<String, usize> = embedded::clips(second)?.into_iter().zip(0..).collect();
         let order: Vec<usize> = clips.iter().map(|clip| place(&places, clip)).collect::<Result<_>>()?;
         if places.len() != clips.len() {
             return Err(other_clips(&format!("`first` has {} clips and `second` {}", clips.len(), places.len())));
         }
-        let left = vectors(first, config.pool, &config.layer)?;
-        let right = vectors(second, config.second_pool.unwrap_or(config.pool), &config.layer)?;
+        let name = |pool: Pool| format!("{}.{}", pool.name(), config.layer);
+        let left = embedded::vectors(first, &name(config.pool), clips.len())?;
+        let right = embedded::vectors(second, &name(config.second_pool.unwrap_or(config.pool)), clips.len())?;
         if left.shape[1] != right.shape[1] {
             return Err(StageError::hint(
                 format!("the vectors have {} and {} values", left.shape[1], right.shape[1]),
@@ -165,29 +165,12 @@ fn write(context: &Context, clips: &[String], left: &Array<f32>, right: &Array<f
     Ok(npy::write_npz(&context.folder().join("embedding_delta.npz"), arrays)?)
 }
 
-fn clips(folder: &Path) -> Result<Vec<String>> {
-    let path = folder.join("clips.csv");
-    let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
-    let id = Columns::of(&path, &mut reader)?.need("clip_id")?;
-    reader.records().map(|row| Ok(row.map_err(|error| broken(&path, &error))?[id].to_owned())).collect()
-}
-
 fn place(places: &HashMap<String, usize>, clip: &str) -> Result<usize> {
     places.get(clip).copied().ok_or_else(|| other_clips(&format!("`second` has no clip `{clip}`")))
 }
 
 fn other_clips(what: &str) -> StageError {
     StageError::hint(what, "embed the same `split` of the same text in both")
-}
-
-fn vectors(folder: &Path, pool: Pool, layer: &str) -> Result<Array<f32>> {
-    let name = format!("{}.{layer}", pool.name());
-    npy::read_npz_array(&folder.join("embeddings.npz"), &name)?.ok_or_else(|| {
-        StageError::hint(
-            format!("`{}` has no vectors `{name}`", folder.display()),
-            "look into its `embeddings.json`: it says which pools and layers there are, and why others are not",
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The model's side of a comparison with people: the vectors that an `embed` stage left, or a ready-made matrix, and the
 //! similarity of clips that they give.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -46,12 +46,7 @@ impl<'a> Embedded<'a> {
                 "choose another `pool` or `inject`",
             ));
         }
-        let path = folder.join("clips.csv");
-        let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
-        let id = Columns::of(&path, &mut reader)?.need("clip_id")?;
-        let rows = reader.records().enumerate();
-        let rows = rows.map(|(place, row)| Ok((row.map_err(|error| broken(&path, &error))?[id].to_owned(), place)));
-        let rows = rows.collect::<Result<_>>()?;
+        let rows = clips(folder)?.into_iter().zip(0..).collect();
         Ok(Self { folder, positions, similarity, description, rows })
     }
 
@@ -93,17 +88,7 @@ impl<'a> Embedded<'a> {
     /// A clip without a vector, or an array that is missing.
     pub(super) fn similarity(&self, clips: &[String], layer: &str) -> Result<std::result::Result<Vec<f64>, String>> {
         let name = format!("{}.{layer}", self.positions.name());
-        let path = self.folder.join("embeddings.npz");
-        let table: Array<f32> = npy::read_npz_array(&path, &name)?
-            .ok_or_else(|| StageError::new(format!("`{}` has no array `{name}`", path.display())))?;
-        if table.shape.len() != 2 || table.shape[0] != self.rows.len() {
-            return Err(StageError::new(format!(
-                "`{}`: `{name}` has shape {:?} but `clips.csv` names {} clips",
-                path.display(),
-                table.shape,
-                self.rows.len()
-            )));
-        }
+        let table = vectors(self.folder, &name, self.rows.len())?;
         let rows = clips.iter().map(|clip| {
             let row = self.rows.get(clip).ok_or_else(|| {
                 StageError::hint(
@@ -117,6 +102,43 @@ impl<'a> Embedded<'a> {
         let rows = rows.collect::<Result<Vec<Vec<f64>>>>()?;
         Ok(matrix(&rows, self.similarity).map_err(|row| clips[row].clone()))
     }
+}
+
+/// The clips of an artifact of kind `embeddings`, in the order of its rows.
+///
+/// # Errors
+/// The table is missing or broken, or a clip stands twice in it.
+pub(super) fn clips(folder: &Path) -> Result<Vec<String>> {
+    let path = folder.join("clips.csv");
+    let mut reader = csv::Reader::from_path(&path).map_err(|error| broken(&path, &error))?;
+    let id = Columns::of(&path, &mut reader)?.need("clip_id")?;
+    let rows = reader.records().map(|row| Ok(row.map_err(|error| broken(&path, &error))?[id].to_owned()));
+    let clips = rows.collect::<Result<Vec<String>>>()?;
+    let mut seen = HashSet::new();
+    match clips.iter().find(|clip| !seen.insert(*clip)) {
+        Some(twice) => Err(StageError::new(format!("clip `{twice}` stands twice in `{}`", path.display()))),
+        None => Ok(clips),
+    }
+}
+
+/// The vectors `[clips, hidden]` called `name` of an artifact of kind `embeddings` that has so many clips.
+///
+/// # Errors
+/// The array is missing or broken, or has another number of rows.
+pub(super) fn vectors(folder: &Path, name: &str, clips: usize) -> Result<Array<f32>> {
+    let path = folder.join("embeddings.npz");
+    let table: Array<f32> = npy::read_npz_array(&path, name)?.ok_or_else(|| {
+        StageError::hint(
+            format!("`{}` has no vectors `{name}`", folder.display()),
+            "look into its `embeddings.json`: it says which pools and layers there are, and why others are not",
+        )
+    })?;
+    if table.shape.len() != 2 || table.shape[0] != clips {
+        let shape = &table.shape;
+        let message = format!("`{}`: `{name}` has shape {shape:?} but `clips.csv` names {clips} clips", path.display());
+        return Err(StageError::new(message));
+    }
+    Ok(table)
 }
 
 /// Whose similarity is compared: settings of the stages that compare it with people's.
@@ -229,4 +251,28 @@ fn of_matrix(matrix: &Judgments, clips: &[String]) -> Result<Vec<f64>> {
         }
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_clips_names_each_once_and_fits_its_vectors() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let table = |text: &str| std::fs::write(folder.path().join("clips.csv"), text).expect("writes");
+        let array = Array::new([2, 2], vec![1.0, 0.0, 0.0, 1.0]);
+        npy::write_npz(&folder.path().join("embeddings.npz"), [("all.last", &array)]).expect("writes");
+        table("clip_id\na\nb\na\n");
+        let error = clips(folder.path()).expect_err("which row is `a`?").to_string();
+        assert!(error.contains("clip `a` stands twice in"), "{error}");
+        table("clip_id\na\nb\n");
+        let clips = clips(folder.path()).expect("reads");
+        assert_eq!(clips, ["a", "b"]);
+        let read = |name: &str, clips: usize| vectors(folder.path(), name, clips).map_err(|error| error.to_string());
+        assert_eq!(read("all.last", 2).expect("reads").values, array.values);
+        let error = read("all.last", 3).expect_err("a clip too many");
+        assert!(error.contains("shape [2, 2] but `clips.csv` names 3 clips"), "{error}");
+        assert!(read("all.0", 2).expect_err("no such layer").contains("has no vectors `all.0`"));
+    }
 }
