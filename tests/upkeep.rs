@@ -84,6 +84,30 @@ fn what_no_experiment_reaches_is_listed_first_and_removed_when_asked() {
 }
 
 #[test]
+fn what_gc_does_not_know_it_leaves_alone() {
+    let folder = ran();
+    folder.ok(&["run", "notes.toml", "--set", "first.text=uno"]);
+    let by_name = folder.path().join("soctok-store/runs/by-name");
+    let (file, link) = (by_name.join(".DS_Store"), by_name.join("notes/mine"));
+    std::fs::write(&file, "a desktop's").expect("writes");
+    std::os::unix::fs::symlink(folder.path().join("notes.toml"), &link).expect("links");
+    // A run that cannot be read may have been made by any file.
+    let broken = folder.path().join("soctok-store/runs/00ff");
+    std::fs::create_dir(&broken).expect("makes a folder");
+    std::fs::write(broken.join("results.json"), "{").expect("writes");
+    let removed = folder.ok(&["gc", "notes.toml", "--delete"]);
+    assert!(removed.contains("with them 2 runs, 2 links and 0 experiment files"), "{removed}");
+    assert!(file.is_file() && link.is_symlink() && broken.is_dir());
+    std::fs::remove_dir_all(&broken).expect("removes");
+    // The file that ran last stays while something of its experiment does.
+    assert!(folder.ok(&["gc", "notes.toml", "--delete"]).contains("0 runs, 0 links and 0 experiment files"));
+    std::fs::remove_file(&link).expect("removes");
+    assert!(folder.ok(&["gc", "notes.toml", "--delete"]).contains("0 runs, 0 links and 1 experiment file\n"));
+    assert_eq!(folder.json(&["run", "notes.toml"])["executed"], 0);
+    assert!(by_name.join("notes/experiment.toml").is_file(), "as if it had run for the first time");
+}
+
+#[test]
 fn status_and_logs_tell_what_there_is() {
     let folder = ran();
     let status = folder.json(&["status", "notes.toml"]);

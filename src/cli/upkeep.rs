@@ -185,13 +185,13 @@ pub fn collect(
     let held: BTreeSet<String> = store.under_way()?.into_iter().map(|step| step.name).collect();
     let steps = store.steps()?.into_iter();
     let removed: BTreeSet<String> = steps.filter(|name| !reached.contains(name) && !held.contains(name)).collect();
-    let leftovers = Leftovers::find(store, &removed, &runs)?;
     let mut total = 0;
     for name in &removed {
         let bytes = store.size(name)?;
         total += bytes;
         writeln!(out, "{:>10.1} MB  {name}", bytes as f64 / 1e6)?;
     }
+    let leftovers = Leftovers::find(store, &removed, &runs)?;
     if delete {
         leftovers.remove(store)?;
         removed.iter().try_for_each(|name| store.remove(name))?;

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::files;
+use super::files::{self, is_hex};
 use crate::plan::key;
 use crate::store::digest::files_below;
 use crate::store::{StepRecord, Store, StoreError, io, lease, output_digest, read_json, step_name, sync};
@@ -144,8 +144,10 @@ fn contents(store: &Store, selection: &Selection, artifacts: bool) -> Result<Con
     let (mut experiments, mut files) = (BTreeMap::new(), BTreeSet::new());
     for run in &selection.runs {
         let results: serde_json::Value = read_json(&store.root().join("runs").join(run).join("results.json"))?;
-        let file = results["experiment_file"].as_str().filter(|digest| files::path(store, digest).is_file());
-        if let (Some(name), Some(digest)) = (results["experiment"].as_str(), file) {
+        // What an import brought is not believed.
+        let file = results["experiment_file"].as_str().filter(|digest| is_hex(digest));
+        let file = file.filter(|digest| files::path(store, digest).is_file());
+        if let (Some(name), Some(digest)) = (results["experiment"].as_str().filter(|name| is_plain(name)), file) {
             experiments.insert(name.to_owned(), digest.to_owned());
             files.insert(digest.to_owned());
         }
@@ -379,10 +381,11 @@ pub fn import(store: &Store, path: &Path) -> Result<(Contents, Imported, Option<
     for digest in contents.files() {
         files::keep(store, &arrived_file(digest)?)?;
     }
-    for (name, digest) in contents.experiments.iter().filter(|(name, _)| files::last(store, name).is_none()) {
+    imported.runs = runs(store, &staging.0, &contents)?;
+    let leads = |name: &str| files::last(store, name).is_some_and(|digest| files::path(store, &digest).is_file());
+    for (name, digest) in contents.experiments.iter().filter(|(name, _)| !leads(name)) {
         files::lead(store, name, digest)?;
     }
-    imported.runs = runs(store, &staging.0, &contents)?;
     let lock = std::fs::read_to_string(staging.0.join("soctok.lock")).ok();
     Ok((contents, imported, lock))
 }
@@ -476,12 +479,12 @@ fn checked(arrived: &Store, path: &Path) -> Result<Contents, ArchiveError> {
     }
     for digest in contents.files() {
         let file = arrived.root().join("experiments").join(format!("{digest}.toml"));
-        let found = is_hex(digest).then(|| std::fs::read(&file).ok()).flatten();
-        if found.is_none_or(|bytes| blake3::hash(&bytes).to_hex().as_str() != digest) {
+        let found = is_hex(digest).then(|| std::fs::read_to_string(&file).ok()).flatten();
+        let is_it = |text: &String| blake3::hash(text.as_bytes()).to_hex().as_str() == digest;
+        if found.as_ref().is_none_or(|text| !is_it(text)) {
             return Err(invalid(format!("the experiment file `{digest}` is missing or has other bytes"), changed));
         }
     }
-    let is_plain = |name: &str| is_inside(Path::new(name)) && !name.contains('/');
     let runs = contents.runs.iter().chain(contents.links.values());
     let links_lead_in = contents.links.keys().all(|link| is_inside(Path::new(link)) && link.matches('/').count() == 1);
     let aliases_lead_in = contents
@@ -504,8 +507,9 @@ fn is_inside(path: &Path) -> bool {
     path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-fn is_hex(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Is it one part of a path?
+fn is_plain(name: &str) -> bool {
+    is_inside(Path::new(name)) && !name.contains('/')
 }
 
 /// A folder that goes with its owner.

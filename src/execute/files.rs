@@ -32,7 +32,12 @@ pub fn link(store: &Store, experiment: &str) -> PathBuf {
 /// The digest of the file that ran last under a name, if one was kept.
 pub fn last(store: &Store, experiment: &str) -> Option<String> {
     let target = std::fs::read_link(link(store, experiment)).ok()?;
-    Some(target.file_stem()?.to_string_lossy().into_owned())
+    target.file_stem()?.to_str().filter(|digest| is_hex(digest)).map(str::to_owned)
+}
+
+/// Whether a text can be a digest or a run hash, and so leads to no other place as a part of a path.
+pub fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Keeps a file; returns its digest.

@@ -28,6 +28,10 @@ pub fn write(experiment: &Experiment, plan: &Plan<'_>, store: &Store) -> Result<
             let facts = facts.get_or_insert_with(|| provenance::run(Path::new(".")));
             let text = serde_json::to_string_pretty(facts).map_err(|error| malformed(&folder, &error))? + "\n";
             store.write_atomically(&folder.join("provenance.json"), text.as_bytes())?;
+            if new == 0 {
+                // Results name the file: it is there before them.
+                files::keep(store, &experiment.written)?;
+            }
             let results = results(experiment, plan, planned, run, store)?;
             let text = serde_json::to_string_pretty(&results).map_err(|error| malformed(&folder, &error))? + "\n";
             // Last: a run with results is complete.

@@ -3,7 +3,8 @@
 //! The one stage in which the language model's weights are changed, by low-rank matrices beside them (Hu et al. 2021). A
 //! control: what a projector gains beyond an adapter of as many parameters, trained as long on the same samples and labels,
 //! is no adaptation to the form of the text. Give the projector's stage as `projector`: its prompt, its budget and its
-//! number of parameters are taken over; inputs are not, and other clips than the projector's are refused. The loss of a step is the mean over the labelled tokens of its batch.
+//! number of parameters are taken over; inputs are not, and where the rank follows from the projector other clips than
+//! its own are refused. The loss of a step is the mean over the labelled tokens of its batch.
 
 use std::collections::HashSet;
 use std::path::Path;

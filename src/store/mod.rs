@@ -245,7 +245,14 @@ impl Store {
     pub fn link_atomically(&self, target: &Path, link: &Path) -> Result<(), StoreError> {
         let draft = self.root.join("work").join(format!("link-{}", lease::unique()));
         std::os::unix::fs::symlink(target, &draft).map_err(io(&draft))?;
-        std::fs::rename(&draft, link).map_err(io(link))
+        let moved = std::fs::rename(&draft, link).or_else(|error| match link.parent() {
+            // `gc` in another process found the folder empty.
+            Some(folder) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(folder).and_then(|()| std::fs::rename(&draft, link))
+            }
+            _ => Err(error),
+        });
+        moved.map_err(io(link))
     }
 
     /// Begins a step: an empty folder for this owner's outputs; those of owners before it go, checkpoints stay.
